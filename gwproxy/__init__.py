@@ -1,0 +1,41 @@
+"""gwproxy: an API gateway whose policies are Python plugins.
+
+This module is the public API, version 1: what a plugin may import, and nothing else. What it offers stays.
+"""
+
+from gwproxy.context import Context, Outcome, Request, Response
+from gwproxy.errors import PayloadTooLarge, RequestTimeout, StoreUnavailable
+from gwproxy.hookspecs import PHASES, hookimpl
+from gwproxy.http.headers import Headers
+from gwproxy.model import Consumer, Duration, Route, Size, Timeouts
+from gwproxy.plugin import Plugin, PluginConfig
+from gwproxy.ports import Algorithm, Decision, Gateway, Store
+
+__version__ = "0.1.0"
+API_VERSION = 1
+
+__all__ = [
+    "API_VERSION",
+    "PHASES",
+    "Algorithm",
+    "Consumer",
+    "Context",
+    "Decision",
+    "Duration",
+    "Gateway",
+    "Headers",
+    "Outcome",
+    "PayloadTooLarge",
+    "Plugin",
+    "PluginConfig",
+    "Request",
+    "RequestTimeout",
+    "Response",
+    "Route",
+    "Size",
+    "Store",
+    "StoreUnavailable",
+    "Timeouts",
+    "__version__",
+    "hookimpl",
+]

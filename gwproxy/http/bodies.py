@@ -1,0 +1,154 @@
+"""Message bodies: streamed unless somebody reads them, counted always, bounded where they are kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from gwproxy.errors import ClientGone, PayloadTooLarge
+
+CHUNK = 64 * 1024
+
+
+class Readable(Protocol):
+    """A ``wsgi.input``: ``read(n)`` returns at most n bytes, empty at the end of the body."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return up to ``size`` bytes."""
+
+
+class RequestBody:
+    """The body of one request: an iterable of chunks, read from the client at most once.
+
+    :param stream: where the bytes come from.
+    :param length: the declared length in bytes; None if chunked.
+    :param limit: the most bytes accepted; None for no limit. A declared length beyond it is refused at once.
+    """
+
+    __slots__ = ("_kept", "_stream", "ended", "length", "limit", "received", "waited", "waiting_since")
+
+    def __init__(self, stream: Readable, length: int | None, limit: int | None = None) -> None:
+        self._stream = stream
+        self._kept: list[bytes] = []
+        self.length = length
+        self.limit: int | None = None
+        self.received = 0
+        self.ended = length == 0
+        self.waited = 0.0  # seconds spent waiting for the client: no plugin's budget pays for them
+        self.waiting_since: float | None = None
+        self.restrict(limit)
+
+    def restrict(self, limit: int | None) -> None:
+        """Accept at most ``limit`` bytes from here on (None: any number).
+
+        :raises PayloadTooLarge: more is declared, or was received.
+        """
+        self.limit = limit
+        if limit is not None and max(self.length or 0, self.received) > limit:
+            raise PayloadTooLarge(f"over {limit} bytes")
+
+    def read_all(self, limit: int) -> bytes:
+        """Read and keep the whole body; it is still sent upstream.
+
+        :raises PayloadTooLarge: it is longer than ``limit`` bytes.
+        :raises ClientGone: the client closed before its end.
+        """
+        if (self.length or 0) > limit:
+            raise PayloadTooLarge(f"a plugin may read {limit} bytes, {self.length} are declared")
+        while not self.ended:
+            chunk = self._next()
+            if chunk:
+                self._kept.append(chunk)
+            if self.received > limit:
+                raise PayloadTooLarge(f"a plugin may read {limit} bytes")
+        if len(self._kept) > 1:
+            self._kept = [b"".join(self._kept)]
+        return self._kept[0] if self._kept else b""
+
+    def replayable(self, limit: int) -> bytes | None:
+        """Return the whole body if it is here already and at most ``limit`` bytes, else None."""
+        if not self.ended or self.received > limit:
+            return None
+        data = b"".join(self._kept)
+        return data if len(data) == self.received else None
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield what was kept, then what comes.
+
+        :raises PayloadTooLarge: beyond the limit, before the chunk that exceeds it is passed on.
+        :raises ClientGone: the client closed before the end.
+        """
+        yield from self._kept
+        while not self.ended:
+            chunk = self._next()
+            if chunk:
+                yield chunk
+
+    def _next(self) -> bytes:
+        size = CHUNK if self.length is None else min(CHUNK, self.length - self.received)
+        self.waiting_since = began = time.monotonic()
+        try:
+            chunk = self._stream.read(size)
+        finally:
+            self.waiting_since = None
+            self.waited += time.monotonic() - began
+        self.received += len(chunk)
+        if not chunk:
+            self.ended = True
+            if self.length is not None and self.received < self.length:
+                raise ClientGone(f"{self.received} of {self.length} bytes came")
+        elif self.length is not None and self.received >= self.length:
+            self.ended = True
+        if self.limit is not None and self.received > self.limit:
+            raise PayloadTooLarge(f"over {self.limit} bytes")
+        return chunk
+
+
+class ResponseBody:
+    """The body of one response: bytes, or a stream of chunks that may be looked into up to a bound.
+
+    :param chunks: the stream; None for a body that is all in ``data``.
+    :param close: called once when the body is finished with, complete or not.
+    """
+
+    __slots__ = ("_chunks", "_close", "data")
+
+    def __init__(self, data: bytes = b"", chunks: Iterator[bytes] | None = None, close: Callable[[], None] | None = None) -> None:
+        self.data = data  # what was read ahead, or everything
+        self._chunks = chunks
+        self._close = close
+
+    @property
+    def complete(self) -> bool:
+        """Whether ``data`` is all of it."""
+        return self._chunks is None
+
+    def read_ahead(self, limit: int) -> bytes | None:
+        """Read the whole body if it is at most ``limit`` bytes; None leaves it to be streamed, nothing lost."""
+        if self._chunks is None:
+            return self.data if len(self.data) <= limit else None
+        parts, size = [self.data], len(self.data)
+        while size <= limit:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                self._chunks = None
+                self.data = b"".join(parts)
+                return self.data if len(self.data) <= limit else None
+            parts.append(chunk)
+            size += len(chunk)
+        self.data = b"".join(parts)
+        return None
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the body, once."""
+        if self.data:
+            yield self.data
+        if self._chunks is not None:
+            yield from self._chunks
+
+    def close(self) -> None:
+        """Give back what the body holds (an upstream connection); a second call does nothing."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()

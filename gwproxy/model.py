@@ -1,0 +1,243 @@
+"""What a configuration says: frozen, validated, without I/O.
+
+These models are the configuration reference: the documentation's tables are made from them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB|KB|MB|GB)?")
+_UNITS = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
+
+
+def parse_size(value: object) -> object:
+    """Turn ``"10MiB"`` into bytes; leave anything else to the type's own check.
+
+    :raises ValueError: if it is a string that is no size.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("a size is a number of bytes or a string such as '64KiB' or '10MiB'")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=1 << 40)]
+Duration = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1, max_length=1024)]
+Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One reason why a configuration is refused (or warned about).
+
+    :ivar path: where in the document, e.g. ``routes[3].plugins[0].config.limit``; empty for the document itself.
+    :ivar found: what stands there, masked if it is or may be a secret.
+    :ivar expected: what should stand there, with a "did you mean" where one is near.
+    :ivar line: 1-based; 0 if the place has no line (an empty document, a cross-check).
+    :ivar column: 1-based; 0 as for ``line``.
+    :ivar file: the document's name, e.g. ``gateway.yaml`` or ``gw:routes``.
+    """
+
+    path: str
+    found: str
+    expected: str
+    line: int = 0
+    column: int = 0
+    file: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file or 'configuration'}:{self.line}:{self.column}: "
+        return f"{where}{self.path + ': ' if self.path else ''}found {self.found}, expected {self.expected}"
+
+
+class Model(BaseModel):
+    """The base of everything a configuration holds: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class Timeouts(Model):
+    """How long a route waits, in seconds."""
+
+    connect: Duration = 5.0
+    """To connect to a target, TLS included."""
+    head: Duration = 30.0
+    """From the request sent to the complete response head (504)."""
+    read: Duration = 30.0
+    """The longest silence of the upstream, and of a client that reads its response."""
+    total: Duration | None = None
+    """The whole exchange, cut when exceeded. None: unlimited."""
+
+
+def _timeouts(value: object) -> object:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"read": value, "head": value}
+    return value
+
+
+class PluginRef(Model):
+    """A plugin on a route, or on every route."""
+
+    name: Text
+    """The plugin's entry point name."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Validated by the plugin's own model."""
+    enabled: bool = True
+    """False on a route removes a global entry of the same name."""
+    priority: int | None = Field(default=None, ge=-1_000_000, le=1_000_000)
+    """Replaces the plugin's own; lowest first."""
+    on_error: Literal["fail", "ignore"] | None = None
+    """What happens if a hook raises or runs out of its budget. None: `fail` (500), in `response` `ignore`."""
+    budget: Duration = 5.0
+    """Seconds a hook may take, not counting waiting for the client's body."""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """In `shadow`, aborts and changes are recorded and discarded."""
+
+
+class Route(Model):
+    """What is matched, where it goes, and what happens on the way."""
+
+    id: Identifier = ""
+    """Unique. Default: derived from the path."""
+    path: Annotated[str, Field(min_length=1, max_length=2048)]
+    """A prefix of whole segments, `=/exact`, `/a/{param}` template, or `~regex` (RE2)."""
+    methods: tuple[Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9-]{0,19}$")], ...] = ()
+    """Empty: all. GET includes HEAD."""
+    hosts: tuple[Annotated[str, Field(min_length=1, max_length=253)], ...] = ()
+    """Exact names or `*.` wildcards; empty: any."""
+    headers: dict[Text, Annotated[str, Field(max_length=1024)]] = Field(default_factory=dict)
+    """Header values a request must have, exactly."""
+    priority: int = Field(default=0, ge=-1_000_000, le=1_000_000)
+    """Higher first."""
+    upstream: Text
+    """A URL (a path in it is prepended), or the name of an upstream."""
+    strip_path: bool = False
+    """True: the matched prefix, template or regex match is removed before forwarding."""
+    preserve_host: bool = False
+    """False: the upstream's own name as `Host`, the client's in `X-Forwarded-Host`."""
+    timeout: Annotated[Timeouts, BeforeValidator(_timeouts)] = Timeouts()
+    """Seconds: a number is `read` and `head`, or an object."""
+    max_body: Size | None = None
+    """The largest request body; 413 beyond. None: unlimited."""
+    max_buffer: Size = 1 << 20
+    """The most a plugin may read of a request's body (413 beyond) or a response's (left unread, noted)."""
+    websocket: bool = False
+    """True: upgrades are tunnelled after the request phases ran."""
+    plugins: tuple[PluginRef, ...] = ()
+    """Beside the global ones; an entry of the same name replaces a global one as a whole."""
+
+
+class Target(Model):
+    """One address of an upstream."""
+
+    url: Text
+    """`http://` or `https://`, host, port; a path in it is prepended."""
+    weight: int = Field(default=1, ge=0, le=1000)
+    """Share among the targets; 0: none."""
+
+
+class Retries(Model):
+    """When a request is sent again."""
+
+    attempts: int = Field(default=2, ge=1, le=10)
+    """All tries, the first included."""
+    on: tuple[Literal["connect", "reset", "timeout", "500", "502", "503", "504"], ...] = ("connect", "reset")
+    """What is tried again."""
+    methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS")
+    """The methods whose repetition is safe, by the operator's word."""
+
+
+class Health(Model):
+    """Active checks of each target."""
+
+    path: Annotated[str, Field(pattern=r"^/")] = "/healthz"
+    """Asked with GET; 200 to 399 is healthy."""
+    interval: Duration = 5.0
+    """Seconds between checks."""
+    timeout: Duration = 1.0
+    """Seconds a check may take."""
+    healthy_after: int = Field(default=2, ge=1, le=100)
+    """Successes in a row that bring a target back."""
+    unhealthy_after: int = Field(default=3, ge=1, le=100)
+    """Failures in a row that take a target out."""
+
+
+class Breaker(Model):
+    """When an upstream is left alone."""
+
+    failures: int = Field(default=5, ge=1, le=10_000)
+    """Failures within `window` that open it."""
+    window: Duration = 10.0
+    """Seconds."""
+    open_for: Duration = 10.0
+    """Seconds until one request probes again."""
+
+
+class TLS(Model):
+    """How a TLS upstream is verified, and who we are to it."""
+
+    verify: bool = True
+    """Verify its certificate and name."""
+    ca: str | None = None
+    """A file of CA certificates, PEM. None: the system's."""
+    cert: str | None = None
+    """A file with our certificate, PEM."""
+    key: str | None = None
+    """A file with its key, PEM."""
+
+
+class Upstream(Model):
+    """A service, by its targets."""
+
+    targets: Annotated[tuple[Target, ...], Field(min_length=1, max_length=1000)]
+    """Where it is."""
+    algorithm: Literal["round_robin", "least_connections", "consistent_hash", "random"] = "round_robin"
+    """Which target next."""
+    hash_on: Annotated[str, Field(pattern=r"^(header:[A-Za-z0-9-]+|cookie:[^=;\s]+|client|path)$")] | None = None
+    """For `consistent_hash`: `header:X-Key`, `cookie:NAME`, `client` or `path`."""
+    retries: Retries | None = None
+    """None: only what cannot have been seen by the upstream is sent once more."""
+    health: Health | None = None
+    """None: no active checks."""
+    breaker: Breaker | None = None
+    """None: no breaker."""
+    keepalive: bool = True
+    """False for upstreams that are not trusted with connection reuse."""
+    tls: TLS = TLS()
+    """For `https://` targets."""
+
+
+class Consumer(Model):
+    """Somebody who calls: found once a plugin has authenticated."""
+
+    id: Identifier
+    """Unique; sent upstream as `X-Consumer`."""
+    groups: tuple[Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^,\s]+$")], ...] = ()
+    """Sent upstream as `X-Consumer-Groups`, joined by commas."""
+    match: Annotated[dict[Text, str], Field(min_length=1)]
+    """What the request's state must hold, e.g. `{user_id: "acme-service"}`."""
+
+
+class Document(Model):
+    """A whole configuration, as written."""
+
+    routes: tuple[Route, ...]
+    """Order matters only as the last criterion of precedence."""
+    upstreams: dict[Identifier, Upstream] = Field(default_factory=dict)
+    """By name."""
+    consumers: tuple[Consumer, ...] = ()
+    """Who calls."""
+    plugins: tuple[PluginRef, ...] = ()
+    """Applied to every route."""

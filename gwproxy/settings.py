@@ -1,0 +1,117 @@
+"""What the process is told at start, by its environment. Not configuration: nothing here changes while it runs."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+from gwproxy.errors import CommandFailed
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of one process; :meth:`from_environment` reads them.
+
+    :ivar redis_url: None: no store; the configuration comes from :attr:`config`.
+    :ivar prefix: of every key in the store, with its colon.
+    :ivar state_dir: for last-good configurations, the embedded store, tokens.
+    :ivar config: a configuration file: the source without a store, else the seed of an absent ``gw:routes``.
+    :ivar trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
+    :ivar proxy_protocol: ``off`` or ``v2``.
+    :ivar proxy_from: networks that send the PROXY header; a connection from elsewhere, or without it, is closed.
+    :ivar env_allow: patterns of the names that a configuration may reference as ``${NAME}``.
+    :ivar header_timeout: seconds a client may take to send a request's head.
+    :ivar body_timeout: seconds a client may be silent while it sends a body.
+    :ivar body_rate: bytes a second, the least a body must average after the first ``body_timeout`` seconds.
+    :ivar write_timeout: seconds a client may leave its response unread.
+    """
+
+    redis_url: str | None = None
+    prefix: str = "gw:"
+    state_dir: Path = Path("gwproxy-state")
+    config: Path | None = None
+    admin_bind: str = "127.0.0.1:8081"
+    admin_token: str | None = field(default=None, repr=False)
+    trusted_proxies: tuple[Network, ...] = ()
+    proxy_protocol: str = "off"
+    proxy_from: tuple[Network, ...] = ()
+    env_allow: tuple[str, ...] = ("GW_*", "JWT_SECRET")
+    log_level: str = "info"
+    header_timeout: float = 10.0
+    body_timeout: float = 20.0
+    body_rate: int = 500
+    write_timeout: float = 30.0
+
+    def may_reference(self, name: str) -> bool:
+        """Whether a configuration may reference the environment variable ``name``."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.env_allow)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+        """Read the ``GWPROXY_*`` variables.
+
+        :raises CommandFailed: one of them makes no sense; the message names it.
+        """
+        read = _Reader(environ)
+        proxy_protocol = read.text("PROXY_PROTOCOL") or "off"
+        if proxy_protocol not in ("off", "v2"):
+            raise CommandFailed(f"GWPROXY_PROXY_PROTOCOL is {proxy_protocol!r}; it may be 'off' or 'v2'")
+        proxy_from = read.networks("PROXY_FROM")
+        if proxy_protocol == "v2" and not proxy_from:
+            raise CommandFailed("GWPROXY_PROXY_PROTOCOL=v2 needs GWPROXY_PROXY_FROM: the networks of the load balancer")
+        config = read.text("CONFIG")
+        return cls(
+            redis_url=read.text("REDIS_URL"),
+            prefix=read.text("PREFIX") or "gw:",
+            state_dir=state_dir(environ),
+            config=Path(config) if config else None,
+            admin_bind=read.text("ADMIN_BIND") or "127.0.0.1:8081",
+            admin_token=read.text("ADMIN_TOKEN"),
+            trusted_proxies=read.networks("TRUSTED_PROXIES"),
+            proxy_protocol=proxy_protocol,
+            proxy_from=proxy_from,
+            env_allow=tuple(p.strip() for p in (read.text("ENV_ALLOW") or "GW_*,JWT_SECRET").split(",") if p.strip()),
+            log_level=(read.text("LOG_LEVEL") or "info").lower(),
+            header_timeout=read.seconds("HEADER_TIMEOUT", 10.0),
+            body_timeout=read.seconds("BODY_TIMEOUT", 20.0),
+            body_rate=int(read.seconds("BODY_RATE", 500)),
+            write_timeout=read.seconds("WRITE_TIMEOUT", 30.0),
+        )
+
+
+def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return where this machine's state is kept; the folder need not exist."""
+    if own := environ.get("GWPROXY_STATE_DIR"):
+        return Path(own)
+    base = environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path(environ.get("HOME", "/")) / ".local" / "state") / "gwproxy"
+
+
+class _Reader:
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, name: str) -> str | None:
+        return self._environ.get(f"GWPROXY_{name}", "").strip() or None
+
+    def seconds(self, name: str, default: float) -> float:
+        text = self.text(name)
+        try:
+            value = float(text) if text else default
+        except ValueError:
+            value = 0.0
+        if not 0 < value < 1e9:
+            raise CommandFailed(f"GWPROXY_{name} is {text!r}; it must be a number above 0")
+        return value
+
+    def networks(self, name: str) -> tuple[Network, ...]:
+        try:
+            return tuple(ip_network(part.strip()) for part in (self.text(name) or "").split(",") if part.strip())
+        except ValueError as error:
+            raise CommandFailed(f"GWPROXY_{name}: {error}; give networks such as 10.0.0.0/8,192.0.2.7") from None
