@@ -8,7 +8,7 @@ from gwproxy.errors import PayloadTooLarge, RequestTimeout, StoreUnavailable
 from gwproxy.hookspecs import PHASES, hookimpl
 from gwproxy.http.headers import Headers
 from gwproxy.model import Consumer, Duration, Route, Size, Timeouts
-from gwproxy.plugin import Plugin, PluginConfig
+from gwproxy.plugin import Entry, Plugin, PluginConfig
 from gwproxy.ports import Algorithm, Decision, Gateway, Store
 
 __version__ = "0.1.0"
@@ -22,6 +22,7 @@ __all__ = [
     "Context",
     "Decision",
     "Duration",
+    "Entry",
     "Gateway",
     "Headers",
     "Outcome",

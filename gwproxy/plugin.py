@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import ConfigDict, ValidationInfo, model_validator
+from pydantic import ConfigDict, GetCoreSchemaHandler, PrivateAttr, ValidationInfo, model_validator
+from pydantic_core import CoreSchema
 
 from gwproxy.model import Model
+
+C = TypeVar("C", bound="PluginConfig")
+
+#: The keys of a core schema that hold values, not schemas.
+_VALUES = frozenset({"default", "expected", "metadata", "serialization"})
+#: What JSON has no form of its own for, and therefore writes as an array or a string.
+_NOT_IN_JSON = frozenset({"bytes", "date", "datetime", "decimal", "frozenset", "set", "time", "timedelta", "tuple", "url", "uuid"})
 
 
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
+
+
+def _take_json(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_take_json(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kind = schema.get("type")
+    if not isinstance(kind, str):  # the fields of a model, by name
+        return {name: _take_json(item) for name, item in schema.items()}
+    schema = {key: item if key in _VALUES else _take_json(item) for key, item in schema.items()}
+    if kind in _NOT_IN_JSON:
+        schema.setdefault("strict", False)
+    return schema
 
 
 def freeze(value: Any) -> Any:
@@ -27,16 +50,39 @@ def freeze(value: Any) -> Any:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where in a configuration the entry of a plugin stands: what tells two entries of one plugin apart.
+
+    It is the same on every worker, and stays the same across changes that leave the list of that plugin alone.
+
+    :ivar route: the id of the route that holds the entry; None for a global entry, whatever route it runs on.
+    :ivar index: how many entries of the same plugin come before it in that list; 0 for the first.
+    """
+
+    route: str | None = None
+    index: int = 0
+
+
 class PluginConfig(Model):
     """The base of a plugin's configuration: typed fields with defaults; unknown keys are refused.
 
     An instance is made when a configuration is applied, once for each entry, and is deeply frozen: what a hook gets
     can be kept and shared, never changed. Compute there, in a validator or a ``cached_property``, what hooks would
     compute for each request. A field ``window_seconds`` may also be given as ``windowSeconds``, but not as both.
-    Give each field a description, bounds and a unit; hold secrets as :class:`pydantic.SecretStr`.
+    Give each field a description, bounds and a unit; hold secrets as :class:`pydantic.SecretStr`, choices as
+    ``Literal`` (a string is no ``Enum`` where types are strict), and derive nested models from this class too. The name
+    ``entry`` is taken.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, ignored_types=())
+
+    _entry: Entry = PrivateAttr(default_factory=Entry)
+
+    @property
+    def entry(self) -> Entry:
+        """The entry this is the configuration of; not known yet (the default) while it is validated."""
+        return self._entry
 
     @model_validator(mode="before")
     @classmethod
@@ -53,12 +99,33 @@ class PluginConfig(Model):
             data[name] = data.pop(camel)
         return data
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler, /) -> CoreSchema:
+        """Let strict fields take what JSON can give them: an array for a tuple, a string for a date.
+
+        Pydantic does so by itself, but not behind a ``before`` validator: what passed one counts as Python's.
+        """
+        schema: CoreSchema = _take_json(handler(source))
+        return schema
+
     def model_post_init(self, context: Any, /) -> None:
         """Freeze what the fields hold."""
         for name in type(self).model_fields:
             value = self.__dict__[name]
             if isinstance(value, (list, tuple, set, dict)):
                 self.__dict__[name] = freeze(value)
+
+
+def bind_entry(config: C, entry: Entry) -> C:
+    """Return a copy of ``config`` that knows its entry; ``config`` itself stays as it is and may be bound again.
+
+    The fields are shared, being frozen. What ``config`` has cached is not: it may depend on the entry.
+    """
+    bound = config.model_copy()
+    for name in bound.__dict__.keys() - type(bound).model_fields.keys():
+        del bound.__dict__[name]
+    bound._entry = entry
+    return bound
 
 
 class Plugin:
