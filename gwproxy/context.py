@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 from werkzeug.datastructures import ImmutableMultiDict
@@ -52,6 +52,7 @@ class Request:
         "query_string",
         "remote_addr",
         "scheme",
+        "upgrade",
     )
 
     def __init__(
@@ -68,6 +69,7 @@ class Request:
         peer: str = "",
         forwarded: Headers | None = None,
         http_version: str = "1.1",
+        upgrade: str = "",
         body: RequestBody | None = None,
     ) -> None:
         self.method = method
@@ -81,6 +83,7 @@ class Request:
         self.peer = peer  # the TCP peer or what the PROXY protocol says
         self.forwarded = forwarded  # forwarding headers of a trusted peer; None: there are none to extend
         self.http_version = http_version
+        self.upgrade = upgrade  # the protocol the client asks to switch to, e.g. websocket; empty: none
         self.body = body if body is not None else RequestBody(_NOTHING, 0)
         self._max_buffer = 1 << 20
         self._query: ImmutableMultiDict[str, str] | None = None
@@ -133,7 +136,7 @@ class Response:
     :ivar upstream: whether an upstream made it.
     """
 
-    __slots__ = ("_max_buffer", "body", "headers", "status", "unread", "upstream")
+    __slots__ = ("_borrowed", "_max_buffer", "body", "headers", "status", "unread", "upstream")
 
     def __init__(self, status: int, headers: Headers | None = None, body: ResponseBody | bytes = b"", *, upstream: bool = False) -> None:
         self.status = status
@@ -143,6 +146,7 @@ class Response:
         #: Whether a plugin asked for a body that was longer than ``max_buffer``; access logs note it.
         self.unread = False
         self._max_buffer = 1 << 20
+        self._borrowed = False  # a copy made for a plugin in shadow mode: closing is not its business
 
     def get_data(self) -> bytes | None:
         """Return the whole body as it came (compressed if it is), or None if it is longer than ``max_buffer``.
@@ -157,7 +161,8 @@ class Response:
 
     def set_data(self, data: bytes) -> None:
         """Replace the body; ``Content-Encoding`` and ``ETag`` of the old one go, the length is set when it is sent."""
-        self.body.close()
+        if not self._borrowed:
+            self.body.close()
         self.body = ResponseBody(data)
         for name in ("Content-Encoding", "ETag", "Content-MD5", "Digest", "Content-Digest", "Repr-Digest"):
             self.headers.remove(name)
@@ -166,6 +171,7 @@ class Response:
         """Return a response with its own status and headers, and the same body."""
         new = Response(self.status, self.headers.copy(), self.body, upstream=self.upstream)
         new._max_buffer = self._max_buffer
+        new._borrowed = True
         return new
 
     @classmethod
@@ -195,15 +201,34 @@ class Response:
 class UpstreamChoice:
     """Where the request goes; a plugin may change both before the ``pre_proxy`` phase ends.
 
-    :ivar url: scheme, host, port, path and query. Assigning a URL of another host sends the request there.
+    :ivar base: scheme, host and port, e.g. ``http://10.0.0.5:8000``. For a named upstream its name stands for the host
+        (``http://users``) until the request has been forwarded, then the target that got it.
+    :ivar target: path and query, as they are sent.
     :ivar timeout: the route's, as a :class:`gwproxy.model.Timeouts`.
     """
 
-    __slots__ = ("timeout", "url")
+    __slots__ = ("base", "target", "timeout")
 
-    def __init__(self, url: str, timeout: Timeouts) -> None:
-        self.url = url
+    def __init__(self, base: str, target: str, timeout: Timeouts) -> None:
+        self.base = base
+        self.target = target
         self.timeout = timeout
+
+    @property
+    def url(self) -> str:
+        """The whole URL. Assigning one with another scheme, host or port sends the request there."""
+        return self.base + self.target
+
+    @url.setter
+    def url(self, value: str) -> None:
+        if value.startswith(self.base) and value[len(self.base) : len(self.base) + 1] == "/":
+            self.target = value[len(self.base) :]
+            return
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
+            raise ValueError("an upstream URL is http:// or https://, a host, a path and a query")
+        self.base = f"{parts.scheme}://{parts.netloc}"
+        self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +281,11 @@ class Context:
 
     __slots__ = (
         "_aborted",
+        "_authenticated",
         "_consumer_of",
+        "_greenlet",
+        "_step",
+        "_step_since",
         "challenges",
         "consumer",
         "finishers",
@@ -298,6 +327,11 @@ class Context:
         self.started = time.monotonic() if started is None else started
         self._consumer_of = consumer_of
         self._aborted: Aborted | None = None
+        self._authenticated = False
+        # What runs now, since when, and in which greenlet: the watchdog of budgets looks here.
+        self._step: object = None
+        self._step_since = 0.0
+        self._greenlet: object = None
 
     def abort(self, status: int, body: Any = None, headers: Sequence[tuple[str, str]] = ()) -> NoReturn:
         """End the request here with ``status`` and ``body``; only the ``response`` phase still runs.
@@ -316,7 +350,7 @@ class Context:
         :param consumer: who it is, if the plugin knows; None looks it up by the consumers' ``match``.
         """
         self.state["user_id"] = user_id
-        self.state["authenticated"] = True
+        self.state["authenticated"] = self._authenticated = True
         self.consumer = consumer if consumer is not None else self._consumer_of(self.state)
 
     def challenge(self, value: str) -> None:
@@ -330,3 +364,15 @@ class Context:
         What it raises is logged and does nothing else.
         """
         self.finishers.append(function)
+
+    def shadow(self) -> Context:
+        """Return a twin for a plugin in shadow mode: what it changes there changes nothing here, but bodies are shared."""
+        twin = Context(self.request.copy(), self.route, params=dict(self.params), request_id=self.request_id, started=self.started)
+        if self.upstream is not None:
+            twin.upstream = UpstreamChoice(self.upstream.base, self.upstream.target, self.upstream.timeout)
+        twin.response = self.response.copy() if self.response is not None else None
+        twin.state = dict(self.state)
+        twin.consumer = self.consumer
+        twin.response_headers = self.response_headers.copy()
+        twin._consumer_of = self._consumer_of
+        return twin

@@ -109,13 +109,21 @@ class ResponseBody:
     """The body of one response: bytes, or a stream of chunks that may be looked into up to a bound.
 
     :param chunks: the stream; None for a body that is all in ``data``.
+    :param length: of the whole stream in bytes, where it was declared; None if it is not known.
     :param close: called once when the body is finished with, complete or not.
     """
 
-    __slots__ = ("_chunks", "_close", "data")
+    __slots__ = ("_chunks", "_close", "_length", "data")
 
-    def __init__(self, data: bytes = b"", chunks: Iterator[bytes] | None = None, close: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        data: bytes = b"",
+        chunks: Iterator[bytes] | None = None,
+        close: Callable[[], None] | None = None,
+        length: int | None = None,
+    ) -> None:
         self.data = data  # what was read ahead, or everything
+        self._length = length
         self._chunks = chunks
         self._close = close
 
@@ -123,6 +131,11 @@ class ResponseBody:
     def complete(self) -> bool:
         """Whether ``data`` is all of it."""
         return self._chunks is None
+
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body has; None if only its end will tell."""
+        return len(self.data) if self._chunks is None else self._length
 
     def read_ahead(self, limit: int) -> bytes | None:
         """Read the whole body if it is at most ``limit`` bytes; None leaves it to be streamed, nothing lost."""

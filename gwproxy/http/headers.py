@@ -29,6 +29,17 @@ class Headers:
         for key, _, value in self._items:
             self._first.setdefault(key, value)
 
+    @classmethod
+    def adopt(cls, items: list[tuple[str, str, str]]) -> Headers:
+        """Make headers of ``(lower-case name, name, value)``; the list is theirs from here on."""
+        new = cls.__new__(cls)
+        new._items = items
+        new._first = first = {}
+        for key, _, value in items:
+            if key not in first:
+                first[key] = value
+        return new
+
     def __getitem__(self, name: str) -> str:
         """Return the first value of ``name``.
 
@@ -80,21 +91,21 @@ class Headers:
 
     def remove(self, name: str) -> None:
         """Remove every field of that name; it need not be there."""
-        key = name.lower()
-        if self._first.pop(key, None) is not None:
-            self._items = [item for item in self._items if item[0] != key]
+        if name in self:
+            del self[name]
 
     def __delitem__(self, name: str) -> None:
         """Remove every field of that name.
 
         :raises KeyError: if there is none.
         """
-        del self._first[name.lower()]
-        self._items = [item for item in self._items if item[0] != name.lower()]
+        key = name.lower()
+        del self._first[key]
+        self._items = [item for item in self._items if item[0] != key]
 
     def update(self, other: Headers) -> None:
         """Replace the fields that ``other`` names by those of ``other``, repetitions included."""
-        if not other._items:
+        if not other._items or other is self:
             return
         taken = other._first
         if any(key in self._first for key in taken):
@@ -119,9 +130,13 @@ class Headers:
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, each once, in order, as first spelled."""
-        return iter({key: name for key, name, _ in reversed(self._items)}[key] for key in dict.fromkeys(k for k, _, _ in self._items))
+        names: dict[str, str] = {}
+        for key, name, _ in self._items:
+            names.setdefault(key, name)
+        return iter(names.values())
 
     def __len__(self) -> int:
+        """Count the fields, repetitions included."""
         return len(self._items)
 
     def __eq__(self, other: object) -> bool:

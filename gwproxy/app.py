@@ -1,0 +1,178 @@
+"""The composition root: the one module that knows every part. WSGI in, WSGI out.
+
+Importing and constructing start nothing: :meth:`App.start` does, in the worker, after the fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from gwproxy.context import Context, Outcome
+from gwproxy.dataplane.budgets import BudgetWatchdog
+from gwproxy.dataplane.gateway import Gateway
+from gwproxy.dataplane.ingress import Ingress
+from gwproxy.dataplane.upstreams import Upstreams
+from gwproxy.errors import HttpError
+from gwproxy.settings import Settings
+from gwproxy.controlplane.agent import Agent
+
+log = logging.getLogger("gwproxy.app")
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+LIVE = "/.well-known/gwproxy/live"
+READY = "/.well-known/gwproxy/ready"
+
+_REASONS = {status: f"{status} {HTTPStatus(status).phrase}" for status in map(int, HTTPStatus)}
+
+
+class App:
+    """The WSGI application of one worker.
+
+    Under gunicorn with ``gwproxy.worker.GatewayWorker`` the worker calls :meth:`start`, :meth:`drain` and :meth:`stop`.
+    Under another WSGI server the first request starts it.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        """Take the settings; None reads the environment when started."""
+        self._settings = settings
+        self._started = False
+        self._draining = False
+        self.upstreams = Upstreams()
+        self.gateway = Gateway(self.upstreams)
+        self._watchdog = BudgetWatchdog(self.gateway)
+        self.agent: Agent | None = None
+        self._ingress = Ingress(())
+
+    def start(self) -> None:
+        """Load plugins, begin to follow the configuration, answer requests. Does not wait for a first configuration."""
+        if self._started:
+            return
+        self._started = True
+        settings = self._settings or Settings.from_environment()
+        self._ingress = Ingress(settings.trusted_proxies)
+        self._watchdog.start()
+        self.agent = Agent(settings, self.gateway)
+        self.agent.start()
+
+    def drain(self) -> None:
+        """Say that this worker is about to stop: not ready any more, still serving."""
+        self._draining = True
+        if self.agent is not None:
+            self.agent.drain()
+
+    def stop(self) -> None:
+        """Stop following the configuration, flush what waits to be logged, close connections."""
+        self._watchdog.stop()
+        if self.agent is not None:
+            self.agent.stop()
+        self.upstreams.keep(())
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are served by a configuration, and will be for a while."""
+        return self.gateway.snapshot is not None and not self._draining
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (PEP 3333)."""
+        if not self._started:
+            self._start_late(environ)
+        path = environ.get("PATH_INFO", "")
+        if path.startswith("/.well-known/gwproxy/"):
+            return self._health(path, environ, start_response)
+        try:
+            request, request_id, error = self._ingress.read(environ)
+        except HttpError as refused:  # nothing of it can be trusted far enough to show it to plugins
+            return _plain(start_response, refused.status, {"error": refused.text})
+        if error is not None:
+            ctx = self.gateway.refuse(request, request_id, error)
+        else:
+            ctx = self.gateway.serve(request, request_id, environ.get("gwproxy.client_gone"))
+        response = ctx.response
+        assert response is not None  # noqa: S101 - serve() and refuse() set it
+        status = _REASONS.get(response.status) or f"{response.status} Unknown"
+        start_response(status, response.headers.items())
+        return Sending(ctx, self.gateway)
+
+    def _health(self, path: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _plain(start_response, 405, {"error": "Method Not Allowed"})
+        if path == LIVE:
+            return _plain(start_response, 200, {"status": "live"})
+        if path == READY:
+            state = "draining" if self._draining else "ready" if self.ready else "starting"
+            return _plain(start_response, 200 if self.ready else 503, {"status": state})
+        return _plain(start_response, 404, {"error": "Route not found"})
+
+    def _start_late(self, environ: Environ) -> None:
+        log.warning(
+            "unsupported_server software=%s lost=%s",
+            environ.get("SERVER_SOFTWARE", "unknown"),
+            "raw target, header order, client timeouts, drain, WebSocket; use gunicorn with gwproxy.worker.GatewayWorker",
+        )
+        self.start()
+
+
+class Sending:
+    """A response on its way out: counts what leaves and says at the end how it went."""
+
+    __slots__ = ("_closed", "_completed", "_ctx", "_gateway", "_sent")
+
+    def __init__(self, ctx: Context, gateway: Gateway) -> None:
+        self._ctx = ctx
+        self._gateway = gateway
+        self._sent = 0
+        self._completed = False
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the body; what the upstream does wrong on the way is raised, so that the server cuts the connection."""
+        response, head_only = self._ctx.response, self._ctx.request.method == "HEAD"
+        assert response is not None  # noqa: S101
+        if not head_only:
+            if not response.body.complete and not response.body.data:
+                yield b""  # the head leaves now: the body may be long in coming
+            for chunk in response.body:
+                yield chunk
+                self._sent += len(chunk)  # the server asks for the next one when this one is out
+        self._completed = True
+
+    def close(self) -> None:
+        """Give everything back and call what plugins registered with ``ctx.on_finish``. Once."""
+        if self._closed:
+            return
+        self._closed = True
+        ctx = self._ctx
+        self._gateway.in_flight.discard(ctx)
+        response = ctx.response
+        assert response is not None  # noqa: S101
+        response.body.close()
+        outcome = Outcome(
+            response.status, ctx.request.body.received, self._sent, time.monotonic() - ctx.started, self._completed
+        )
+        for finisher in ctx.finishers:
+            try:
+                finisher(outcome)
+            except Exception:
+                log.exception("on_finish_failed request=%s", ctx.request_id)
+
+
+def _plain(start_response: StartResponse, status: int, body: dict[str, str]) -> Iterable[bytes]:
+    data = orjson.dumps(body)
+    start_response(_REASONS[status], [("Content-Type", "application/json"), ("Content-Length", str(len(data))), ("Cache-Control", "no-store")])
+    return [data]
+
+
+def create_app(settings: Settings | None = None) -> App:
+    """Return a new application; nothing is started.
+
+    :param settings: None reads the environment when it is started.
+    """
+    return App(settings)

@@ -1,0 +1,129 @@
+"""A parsed configuration and the registry make a snapshot: aside, in slices, reusing what did not change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from gwproxy.controlplane.parse import Parsed
+from gwproxy.dataplane.chain import Step
+from gwproxy.dataplane.router import Router
+from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Consumers, Snapshot
+from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
+from gwproxy.hookspecs import PHASES
+from gwproxy.model import Document, PluginRef, Route
+from gwproxy.plugin import Entry, bind_entry
+from gwproxy.registry import Registry
+
+SLICE = 100  # routes compiled between two pauses: a few milliseconds
+
+#: An entry of a plugin list that takes part: its name and its steps, one for each phase it hooks.
+Compiled = tuple[str, tuple[Step, ...]]
+
+
+class Builder:
+    """Builds snapshots for one worker.
+
+    :param pause: called between slices, so that requests are served meanwhile.
+    """
+
+    def __init__(self, registry: Registry, upstreams: Upstreams, pause: Callable[[], None] = lambda: None) -> None:
+        self._registry = registry
+        self._upstreams = upstreams
+        self._pause = pause
+        self._reusable: dict[int, tuple[Route, CompiledRoute]] = {}
+        self._globals: tuple[object, ...] = ()
+
+    def build(self, parsed: Parsed, *, revision: int, digest: str) -> Snapshot:
+        """Build a snapshot; nothing that serves is touched.
+
+        Routes whose description is the same object as last time (the parser reuses those that did not change) are
+        reused with their chains, as long as the global plugins are the same too.
+        """
+        document = parsed.document
+        global_steps, global_missing = self._entries(document.plugins, parsed, index=-1, route=None)
+        same_globals = (*document.plugins, *parsed.configs_of(-1)) == self._globals
+        self._globals = (*document.plugins, *parsed.configs_of(-1))
+        reusable = self._reusable if same_globals else {}
+        routes: list[CompiledRoute] = []
+        for index, route in enumerate(document.routes):
+            if index % SLICE == SLICE - 1:
+                self._pause()
+            upstream = self._upstream(document, route)
+            kept = reusable.get(id(route))
+            if kept is not None and kept[0] is route and kept[1].upstream is upstream and kept[1].unavailable is None:
+                routes.append(kept[1])
+                continue
+            own, missing = self._entries(route.plugins, parsed, index=index, route=route.id)
+            replaced = {ref.name for ref in route.plugins}
+            inherited = [entry for entry in global_steps if entry[0] not in replaced]
+            missing += [(name, reason) for name, reason in global_missing if name not in replaced]
+            why = "; ".join(f"plugin {name}: {reason}" for name, reason in missing) or None
+            routes.append(CompiledRoute(route, _chain([*inherited, *own]), upstream, why))
+        self._reusable = {id(compiled.route): (compiled.route, compiled) for compiled in routes}
+        return Snapshot(
+            revision=revision,
+            digest=digest,
+            document=document,
+            router=self._router(routes),
+            routes=tuple(routes),
+            consumers=Consumers(document.consumers),
+            unmatched=_chain(global_steps),
+        )
+
+    def _router(self, routes: Sequence[CompiledRoute]) -> Router[CompiledRoute]:
+        building: Iterator[Router[CompiledRoute] | None] = Router.building([(compiled.route, compiled) for compiled in routes])
+        for router in building:
+            if router is not None:
+                return router
+            self._pause()
+        raise AssertionError("the router's building ends with the router")
+
+    def _upstream(self, document: Document, route: Route) -> LiveUpstream:
+        described = document.upstreams.get(route.upstream)
+        return self._upstreams.of_url(route.upstream) if described is None else self._upstreams.named(route.upstream, described)
+
+    def _entries(
+        self, refs: Sequence[PluginRef], parsed: Parsed, *, index: int, route: str | None
+    ) -> tuple[list[Compiled], list[tuple[str, str]]]:
+        """Compile the entries of one list; return them and, by name, why any of them cannot take part."""
+        compiled: list[Compiled] = []
+        missing: list[tuple[str, str]] = []
+        seen: dict[str, int] = {}
+        for position, ref in enumerate(refs):
+            if not ref.enabled:
+                continue
+            occurrence = seen[ref.name] = seen.get(ref.name, -1) + 1
+            if (index, position) in parsed.unavailable:
+                missing.append((ref.name, parsed.unavailable[index, position]))
+                continue
+            registered = self._registry.registered(ref.name)
+            assert registered is not None  # noqa: S101 - the parser refuses it, or lists it as unavailable
+            config = bind_entry(parsed.configs[index, position], Entry(route=route, index=occurrence))
+            priority = ref.priority if ref.priority is not None else registered.plugin.priority
+            steps = tuple(
+                Step(
+                    hook,
+                    config,
+                    plugin=ref.name,
+                    phase=phase,
+                    priority=priority,
+                    budget=ref.budget,
+                    ignore=(ref.on_error or ("ignore" if phase == "response" else "fail")) == "ignore",
+                    shadow=ref.mode == "shadow",
+                )
+                for phase, hook in registered.hooks.items()
+            )
+            compiled.append((ref.name, steps))
+        return compiled, missing
+
+
+def _chain(entries: Sequence[Compiled]) -> Chain:
+    """Order the steps of all entries by phase and priority; entries of equal priority keep their order."""
+    if not entries:
+        return EMPTY_CHAIN
+    phases: Mapping[str, list[Step]] = {phase: [] for phase in PHASES}
+    for _, steps in entries:
+        for step in steps:
+            phases[step.phase].append(step)
+    return MappingProxyType({phase: tuple(sorted(steps, key=lambda step: step.priority)) for phase, steps in phases.items()})

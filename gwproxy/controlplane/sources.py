@@ -1,0 +1,134 @@
+"""Where a configuration comes from: Redis, or a file. A source says that something changed; the content decides."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from gwproxy.errors import StoreUnavailable
+from gwproxy.store.configuration import ConfigurationStore
+
+log = logging.getLogger("gwproxy.sources")
+
+POLL = 0.5  # seconds between looks; hints make it quicker, this makes it certain
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What a source holds now.
+
+    :ivar data: None if it is missing or empty.
+    :ivar revision: of the store; 0 for a file.
+    :ivar name: shown in problems, e.g. ``gw:routes``.
+    """
+
+    data: bytes | None
+    revision: int
+    name: str
+
+
+class Source(Protocol):
+    """Something to follow."""
+
+    def poll(self) -> Candidate | None:
+        """Return the content if it may differ from what was returned last, else None.
+
+        :raises StoreUnavailable: it cannot be read now.
+        """
+
+    def wait(self) -> None:
+        """Wait until it is time to poll again: a hint came, or half a second passed."""
+
+    def close(self) -> None:
+        """Stop waiting, now and for ever."""
+
+
+class RedisSource:
+    """The live configuration in Redis: polled, and followed by its channel.
+
+    :param prefix: of the keys, for names shown.
+    """
+
+    def __init__(self, store: ConfigurationStore, prefix: str) -> None:
+        self._store = store
+        self._name = f"{prefix}routes"
+        self._seen: str | None = ""
+        self._hint = threading.Event()
+        self._closed = False
+
+    def poll(self) -> Candidate | None:
+        """Compare fingerprints, and read everything if they differ; an unchanged document is not transferred."""
+        mark = self._store.fingerprint()
+        if mark == self._seen:
+            return None
+        live = self._store.read()
+        self._seen = mark
+        return Candidate(live.data or None, live.revision, self._name)
+
+    def wait(self) -> None:
+        """Wait for a hint, half a second at most, jittered so that a fleet does not poll in step."""
+        self._hint.wait(POLL * random.uniform(0.7, 1.0))  # noqa: S311 - no secret
+        self._hint.clear()
+
+    def close(self) -> None:
+        """Stop."""
+        self._closed = True
+        self._hint.set()
+
+    def listen(self) -> None:
+        """Follow the channel until closed: every message, and every reconnect, is a hint. Runs in the background."""
+        wait = 0.1
+        while not self._closed:
+            try:
+                subscription = self._store.subscribe()
+                self._hint.set()  # what was published while nobody listened
+                try:
+                    while not self._closed:
+                        if subscription.wait(1.0):
+                            self._hint.set()
+                        wait = 0.1
+                finally:
+                    subscription.close()
+            except StoreUnavailable as error:
+                log.debug("subscription_lost reason=%s", error)
+                time.sleep(random.uniform(0, wait))  # noqa: S311 - full jitter, no secret
+                wait = min(wait * 2, 2.0)
+
+
+class FileSource:
+    """A configuration file, read again whenever its size, time or inode changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int, int] | None = None
+        self._closed = threading.Event()
+
+    def poll(self) -> Candidate | None:
+        """Look at the file.
+
+        :raises StoreUnavailable: it cannot be read.
+        """
+        try:
+            status = os.stat(self._path)
+            mark = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if mark == self._seen:
+                return None
+            data = self._path.read_bytes()
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
+        self._seen = mark
+        return Candidate(data or None, 0, str(self._path))
+
+    def wait(self) -> None:
+        """Wait half a second."""
+        self._closed.wait(POLL)
+
+    def close(self) -> None:
+        """Stop."""
+        self._closed.set()

@@ -1,0 +1,194 @@
+"""Following a configuration: read, compare, parse, build aside, swap once. The loop never dies."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gwproxy.controlplane.build import Builder
+from gwproxy.controlplane.last_good import LastGoodFile
+from gwproxy.controlplane.parse import Environment, Parsed, parse
+from gwproxy.controlplane.sources import Candidate, Source
+from gwproxy.dataplane.gateway import Gateway
+from gwproxy.dataplane.upstreams import Upstreams
+from gwproxy.errors import ConfigurationRefused, StoreUnavailable
+from gwproxy.registry import Registry
+
+log = logging.getLogger("gwproxy.watch")
+
+MIN_INTERVAL = 0.1  # seconds between two applications: a storm of changes is applied ten times a second at most
+
+
+@dataclass(slots=True)
+class Standing:
+    """What this worker runs, or why it does not run what it should.
+
+    :ivar state: ``starting``, ``ready``, ``refused`` or ``draining``.
+    :ivar error: why the newest configuration is not run; empty if it is.
+    :ivar applied_at: seconds since 1970; 0.0 before the first.
+    """
+
+    state: str = "starting"
+    revision: int = 0
+    digest: str = ""
+    error: str = ""
+    applied_at: float = 0.0
+
+
+class Watcher:
+    """Keeps a gateway's snapshot equal to what the source holds.
+
+    :param in_thread: runs the parser where it does not hold up requests.
+    :param revision_of: tells the revision of content that was read, recording a change nobody else has.
+    :param changed: called after the standing changed.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        gateway: Gateway,
+        registry: Registry,
+        upstreams: Upstreams,
+        environment: Environment,
+        last_good: LastGoodFile,
+        *,
+        pause: Callable[[], None] = lambda: None,
+        in_thread: Callable[[Callable[[], Parsed]], Parsed] = lambda function: function(),
+        revision_of: Callable[[bytes, str], int] | None = None,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._source = source
+        self._gateway = gateway
+        self._registry = registry
+        self._upstreams = upstreams
+        self._environment = environment
+        self._last_good = last_good
+        self._builder = Builder(registry, upstreams, pause)
+        self._in_thread = in_thread
+        self._revision_of = revision_of
+        self._changed = changed
+        self._parsed: Parsed | None = None
+        self._refused = ""
+        self._away = False
+        self._closed = False
+        self.standing = Standing()
+
+    def run(self) -> None:
+        """Follow the source until closed."""
+        while not self._closed:
+            began = time.monotonic()
+            try:
+                self.step()
+            except Exception:  # whatever it was, the next look may find it mended
+                log.exception("watch_failed")
+            self._source.wait()
+            rest = MIN_INTERVAL - (time.monotonic() - began)
+            if rest > 0 and not self._closed:
+                time.sleep(rest)
+
+    def close(self) -> None:
+        """Stop following."""
+        self._closed = True
+        self._source.close()
+
+    def step(self) -> None:
+        """Look once, and apply what changed."""
+        try:
+            candidate = self._source.poll()
+        except StoreUnavailable as error:
+            if not self._away:
+                log.warning("source_away reason=%s", error)
+            self._away = True
+            self._fall_back()
+            return
+        if self._away:
+            log.info("source_back")
+            self._away = False
+        if candidate is not None:
+            self._consider(candidate)
+        self._fall_back()
+
+    def _consider(self, candidate: Candidate) -> None:
+        if candidate.data is None:
+            self._report("refused" if self._gateway.snapshot else "starting", f"{candidate.name} is missing or empty")
+            return
+        digest = hashlib.sha256(candidate.data).hexdigest()
+        revision = candidate.revision
+        if self._revision_of is not None:
+            revision = self._revision_of(candidate.data, digest)
+        if digest == self.standing.digest:
+            self._confirm(revision)
+        elif digest != self._refused:
+            self._apply(candidate.data, candidate.name, revision, digest, lenient=self._gateway.snapshot is None)
+
+    def _confirm(self, revision: int) -> None:
+        """The content is what runs already: a change was taken back, or published again."""
+        self._refused = ""
+        self.standing.revision = revision
+        self._report("ready", "")
+
+    def _apply(self, data: bytes, name: str, revision: int, digest: str, *, lenient: bool) -> bool:
+        began = time.monotonic()
+        try:
+            parsed = self._parse(data, name, lenient)
+        except ConfigurationRefused as refused:
+            self._refused = digest
+            for problem in refused.problems[:20]:
+                log.error("configuration_problem revision=%d %s", revision, problem)
+            log.error("configuration_refused revision=%d digest=%s problems=%d", revision, digest[:12], len(refused.problems))
+            self._report("refused", str(refused))
+            return False
+        snapshot = self._builder.build(parsed, revision=revision, digest=digest)
+        self._gateway.snapshot = snapshot  # the swap
+        self._parsed, self._refused = parsed, ""
+        self._upstreams.keep(snapshot.upstreams())
+        self.standing.revision, self.standing.digest, self.standing.applied_at = revision, digest, time.time()
+        took = (time.monotonic() - began) * 1000
+        log.info("configuration_applied revision=%d digest=%s routes=%d ms=%.1f", revision, digest[:12], len(snapshot.routes), took)
+        self._report("ready", "")
+        for plugin, error in self._registry.notify("configuration_applied", revision=revision, digest=digest):
+            log.error("plugin_failed plugin=%s event=configuration_applied", plugin, exc_info=error)
+        self._save(data, revision)
+        return True
+
+    def _parse(self, data: bytes, name: str, lenient: bool) -> Parsed:
+        return self._in_thread(
+            lambda: parse(
+                data,
+                file=name,
+                plugins=self._registry,
+                environment=self._environment,
+                lenient=lenient,
+                previous=self._parsed,
+            )
+        )
+
+    def _save(self, data: bytes, revision: int) -> None:
+        try:
+            self._last_good.save(data, revision)
+        except OSError as error:
+            log.error("last_good_not_saved reason=%s", error)
+
+    def _fall_back(self) -> None:
+        """Serve what was good before, if there is nothing else to serve."""
+        if self._gateway.snapshot is not None:
+            return
+        error = self.standing.error
+        for found in self._last_good.load():
+            digest = hashlib.sha256(found.data).hexdigest()
+            if digest == self._refused:
+                continue
+            if self._apply(found.data, "last good configuration", found.revision, digest, lenient=True):
+                log.warning("serving_last_good revision=%d", found.revision)
+                if error:
+                    self._report("refused", error)
+                return
+
+    def _report(self, state: str, error: str) -> None:
+        if self.standing.state != "draining":
+            self.standing.state = state
+        self.standing.error = error
+        self._changed()

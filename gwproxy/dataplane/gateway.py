@@ -1,0 +1,138 @@
+"""The life of a request.
+
+``Gateway.serve`` is the whole of it, on one screen; all else is reachable from there by name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from gevent import getcurrent
+
+from gwproxy.context import Context, Request, Response, UpstreamChoice
+from gwproxy.dataplane import chain
+from gwproxy.dataplane.forward import forward
+from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
+from gwproxy.dataplane.upstreams import Upstreams
+from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
+from gwproxy.http.paths import strip
+
+log = logging.getLogger("gwproxy.gateway")
+
+
+class Gateway:
+    """Serves requests by the snapshot that is current when they come.
+
+    :ivar snapshot: what new requests are served by; None until there is a configuration. Swapping is one assignment.
+    :ivar in_flight: the contexts of all requests that have not finished.
+    """
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self.upstreams = upstreams
+        self.snapshot: Snapshot | None = None
+        self.in_flight: set[Context] = set()
+
+    def serve(self, request: Request, request_id: str, client_gone: Callable[[], bool] | None = None) -> Context:
+        """Take a request through its phases; ``ctx.response`` is what leaves. Raises nothing a client could cause.
+
+        :param client_gone: says whether the client has closed; None if that cannot be told.
+        """
+        snapshot = self.snapshot
+        ctx = Context(request, request_id=request_id)
+        ctx._greenlet = getcurrent()
+        self.in_flight.add(ctx)
+        steps = snapshot.unmatched if snapshot is not None else None
+        try:
+            if snapshot is None:
+                raise ServiceUnavailable("no configuration yet", headers=[("Retry-After", "1")])
+            compiled = _route(snapshot, ctx)
+            steps = compiled.chain
+            chain.run(steps["pre_auth"], ctx)
+            chain.run_auth(steps["auth"], ctx)
+            chain.run(steps["post_auth"], ctx)
+            chain.run(steps["pre_proxy"], ctx)
+            forward(ctx, compiled, self.upstreams, client_gone)
+            chain.run(steps["post_proxy"], ctx)
+            assert ctx.response is not None  # noqa: S101 - forward sets it or raises
+            ctx.response.headers.update(ctx.response_headers)
+        except Aborted as aborted:
+            ctx._aborted = None
+            chain.replace(ctx, chain.response_of(aborted))
+        except HttpError as error:
+            _log_refusal(ctx, error)
+            chain.replace(ctx, Response.error(error.status, headers=error.headers))
+        except ClientGone as gone:
+            log.info("client_gone request=%s detail=%s", ctx.request_id, gone)
+            chain.replace(ctx, Response.error(400))
+        if steps is not None:
+            chain.run_response(steps["response"], ctx)
+        _seal(ctx)
+        return ctx
+
+    def refuse(self, request: Request, request_id: str, error: HttpError) -> Context:
+        """Answer a request that could not be read far enough to be routed; the global ``response`` plugins see it."""
+        snapshot = self.snapshot
+        ctx = Context(request, request_id=request_id)
+        ctx._greenlet = getcurrent()
+        self.in_flight.add(ctx)
+        _log_refusal(ctx, error)
+        chain.replace(ctx, Response.error(error.status, headers=error.headers))
+        if snapshot is not None:
+            chain.run_response(snapshot.unmatched["response"], ctx)
+        _seal(ctx)
+        return ctx
+
+
+def _route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
+    """Find the route and bind the context to it.
+
+    :raises RouteNotFound: none matches.
+    :raises HttpError: the route cannot serve this (413, 501, 503).
+    """
+    request = ctx.request
+    wanted = request.headers.get("Access-Control-Request-Method") if request.method == "OPTIONS" and "Origin" in request.headers else None
+    match = snapshot.router.match(request.host, request.path, wanted or request.method, request.headers, preflight=wanted is not None)
+    if match is None:
+        raise RouteNotFound()
+    compiled, route = match.entry, match.route
+    ctx.route, ctx.params = route, match.params
+    ctx._consumer_of = snapshot.consumers.find
+    request._max_buffer = route.max_buffer
+    path = strip(request.path, match.matched) if route.strip_path else request.path
+    if request.query_string:
+        path = f"{path}?{request.query_string}"
+    single = compiled.upstream.single
+    ctx.upstream = UpstreamChoice(compiled.upstream.base, single.prefix + path if single else path, route.timeout)
+    if compiled.unavailable is not None:
+        raise ServiceUnavailable(compiled.unavailable)
+    if request.upgrade:
+        raise HttpError("an upgrade this route does not support", status=501)
+    request.body.restrict(route.max_body)
+    return compiled
+
+
+def _seal(ctx: Context) -> None:
+    """Bring the response into the form in which it leaves: late headers, challenges, length."""
+    response = ctx.response
+    assert response is not None  # noqa: S101 - every way through serve() has set it
+    headers = response.headers
+    headers.update(ctx.response_headers)
+    if response.status == 401 and not response.upstream and "WWW-Authenticate" not in headers:
+        for challenge in ctx.challenges or ("Bearer",):
+            headers.add("WWW-Authenticate", challenge)
+    headers.setdefault("X-Request-ID", ctx.request_id)
+    bodyless = response.status in (204, 304) or (ctx.request.method == "HEAD" and response.upstream)
+    if not bodyless:
+        length = response.body.length
+        if length is None:
+            headers.remove("Content-Length")
+        else:
+            headers["Content-Length"] = str(length)
+
+
+def _log_refusal(ctx: Context, error: HttpError) -> None:
+    """Log why the gateway itself refused; a client's own fault only at debug level, so that no flood fills the log."""
+    level = logging.WARNING if error.status in (500, 502, 503, 504) else logging.DEBUG
+    route = ctx.route.id if ctx.route else None
+    log.log(level, "request_refused status=%d route=%s request=%s detail=%s", error.status, route, ctx.request_id, error)

@@ -1,0 +1,97 @@
+"""From a WSGI environ to a :class:`~gwproxy.context.Request`: judged, cleaned and in one form, before any plugin runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
+from urllib.parse import quote
+
+from gwproxy.context import Request
+from gwproxy.errors import BadRequest, HttpError
+from gwproxy.http.bodies import RequestBody
+from gwproxy.http.forwarding import client_address, request_id, strip_request
+from gwproxy.http.headers import Headers
+from gwproxy.http.hosts import parse_host
+from gwproxy.http.paths import canonical, split_target
+
+_REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
+
+
+class Ingress:
+    """Reads requests.
+
+    :param trusted: networks of proxies whose forwarding headers are believed.
+    """
+
+    def __init__(self, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
+        self._trusted = tuple(trusted)
+
+    def read(self, environ: dict[str, Any]) -> tuple[Request, str, HttpError | None]:
+        """Return the request, its id, and why it cannot be routed (None if it can).
+
+        A request that is refused is readable all the same, so that logs can show it.
+        """
+        method: str = environ["REQUEST_METHOD"]
+        fields = environ.get("gwproxy.headers")
+        if fields is None:
+            fields = _fields_of(environ)
+        raw = Headers(fields)
+        ident = request_id(raw.get("X-Request-ID"))
+        peer: str = environ.get("REMOTE_ADDR") or ""
+        request = Request(method, "/", scheme=environ.get("wsgi.url_scheme", "http"), peer=peer, remote_addr=peer)
+        try:
+            self._fill(request, environ, raw, ident)
+        except HttpError as error:
+            request.path = request.path if request.path != "/" else _shown(_raw_target(environ))
+            return request, ident, error
+        return request, ident, None
+
+    def _fill(self, request: Request, environ: dict[str, Any], raw: Headers, ident: str) -> None:
+        length = environ.get("CONTENT_LENGTH")
+        chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
+        declared = None if chunked else int(length) if length else 0
+        request.body = RequestBody(environ["wsgi.input"], declared)
+        stripped = strip_request(raw, peer=request.peer, trusted=self._trusted)
+        request.headers, request.forwarded, request.upgrade = stripped.headers, stripped.forwarded, stripped.upgrade
+        request.remote_addr = client_address(request.peer, raw.getlist("X-Forwarded-For"), self._trusted)
+        request.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+        if request.method in _REFUSED_METHODS:
+            raise HttpError(f"{request.method} is not proxied", status=405)
+        target = split_target(_raw_target(environ))
+        request.host_header = target.authority or raw.get("Host") or ""
+        if request.host_header:
+            request.host = parse_host(request.host_header).name
+        elif request.http_version == "1.1":
+            raise BadRequest("no Host")
+        request.query_string = target.query
+        if target.path == "*":
+            if request.method != "OPTIONS":
+                raise BadRequest("the asterisk form is for OPTIONS")
+            request.path = "*"
+        else:
+            request.path = canonical(target.path)
+
+
+def _raw_target(environ: dict[str, Any]) -> str:
+    """The target as sent; a server that keeps no raw form costs the difference between ``%2F`` and ``/``."""
+    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    if raw:
+        return str(raw)
+    path = quote(environ.get("PATH_INFO", "/").encode("latin-1"), safe="/!$&'()*+,;=:@~")
+    query = environ.get("QUERY_STRING", "")
+    return f"{path}?{query}" if query else path
+
+
+def _fields_of(environ: dict[str, Any]) -> list[tuple[str, str]]:
+    """The header fields as PEP 3333 gives them: order, case and repetitions are lost."""
+    fields = [(key[5:].replace("_", "-").title(), value) for key, value in environ.items() if key.startswith("HTTP_")]
+    for key, name in (("CONTENT_TYPE", "Content-Type"), ("CONTENT_LENGTH", "Content-Length")):
+        if environ.get(key):
+            fields.append((name, environ[key]))
+    return fields
+
+
+def _shown(target: str) -> str:
+    """A refused target in a form that can stand in a log."""
+    return target[:200].encode("unicode_escape").decode("ascii")

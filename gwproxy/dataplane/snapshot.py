@@ -1,0 +1,71 @@
+"""What a worker serves: one immutable object that a request reads once and keeps to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from gwproxy.dataplane.chain import Steps
+from gwproxy.dataplane.router import Router
+from gwproxy.dataplane.upstreams import LiveUpstream
+from gwproxy.hookspecs import PHASES
+from gwproxy.model import Consumer, Document, Route
+
+Chain = Mapping[str, Steps]
+
+#: No plugin in any phase.
+EMPTY_CHAIN: Chain = MappingProxyType({phase: () for phase in PHASES})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CompiledRoute:
+    """A route, ready to serve.
+
+    :ivar chain: the steps of each phase.
+    :ivar upstream: where it goes.
+    :ivar unavailable: why it answers 503 (a plugin that is not there); None if it serves.
+    """
+
+    route: Route
+    chain: Chain
+    upstream: LiveUpstream
+    unavailable: str | None = None
+
+
+class Consumers:
+    """Consumers by what they match. Those that match by ``user_id`` alone cost one lookup, others a pass over them."""
+
+    def __init__(self, consumers: Sequence[Consumer] = ()) -> None:
+        self._by_user = {c.match["user_id"]: c for c in reversed(consumers) if set(c.match) == {"user_id"}}
+        self._others = tuple(c for c in consumers if set(c.match) != {"user_id"})
+
+    def find(self, state: Mapping[str, Any]) -> Consumer | None:
+        """Return the consumer whose ``match`` the state holds; None if there is none."""
+        for consumer in self._others:
+            if all(state.get(name) == value for name, value in consumer.match.items()):
+                return consumer
+        return self._by_user.get(state.get("user_id", ""))
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Snapshot:
+    """Everything a request touches of a configuration.
+
+    :ivar revision: of the store; 0 if it has none.
+    :ivar digest: SHA-256 of the configuration's bytes, in hex.
+    :ivar unmatched: the global plugins' chain, for requests that match no route.
+    """
+
+    revision: int
+    digest: str
+    document: Document
+    router: Router[CompiledRoute]
+    routes: tuple[CompiledRoute, ...] = field(repr=False)
+    consumers: Consumers
+    unmatched: Chain = EMPTY_CHAIN
+
+    def upstreams(self) -> Iterator[LiveUpstream]:
+        """Every upstream that a route refers to, with repetitions."""
+        return (compiled.upstream for compiled in self.routes)

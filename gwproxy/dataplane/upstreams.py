@@ -1,0 +1,97 @@
+"""The upstreams of a worker: sessions, balancers, breakers. They live beside snapshots and survive a change.
+
+A snapshot refers to a :class:`LiveUpstream`; one whose description did not change is the same object in the next
+snapshot, with its connections, its turns and its health.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from gwproxy.context import Context
+from gwproxy.dataplane.balancer import balancer_for
+from gwproxy.dataplane.breaker import CircuitBreaker
+from gwproxy.dataplane.session import UpstreamSession
+from gwproxy.dataplane.target import LiveTarget
+from gwproxy.dataplane.transport import GatewayAdapter
+from gwproxy.errors import ServiceUnavailable
+from gwproxy.model import TLS, Target, Upstream
+
+
+class LiveUpstream:
+    """An upstream as a worker knows it.
+
+    :ivar name: the upstream's name, or the URL of a route that names none.
+    :ivar described: its model.
+    :ivar base: what :attr:`gwproxy.context.UpstreamChoice.base` shows before a target is chosen.
+    :ivar prefix: what is prepended to a path before a target is chosen: a single target's; with several, each has its own.
+    """
+
+    def __init__(self, name: str, described: Upstream) -> None:
+        self.name = name
+        self.described = described
+        self.targets = tuple(LiveTarget(target.url, target.weight) for target in described.targets)
+        self._weighted = tuple(target for target in self.targets if target.weight)
+        self._balance = balancer_for(described, self._weighted or self.targets)
+        self.single = self.targets[0] if len(self.targets) == 1 else None
+        self.base = self.single.base if self.single else f"{self.targets[0].origin.scheme}://{name}"
+        self.session = UpstreamSession(GatewayAdapter(tls=described.tls, keepalive=described.keepalive))
+        self.breaker = CircuitBreaker(described.breaker) if described.breaker else None
+
+    def pick(self, ctx: Context, tried: Collection[LiveTarget] = ()) -> LiveTarget:
+        """Choose a target, one that was not tried if there is any.
+
+        :raises ServiceUnavailable: no target is healthy.
+        """
+        if self.single is not None and self.single.healthy:
+            return self.single
+        healthy = [target for target in self._weighted if target.healthy]
+        if not healthy:
+            raise ServiceUnavailable(f"no healthy target of upstream {self.name}", headers=[("Retry-After", "1")])
+        fresh = [target for target in healthy if target not in tried]
+        return self._balance(fresh or healthy, ctx)
+
+    def close(self) -> None:
+        """Close idle connections; those in use close when they are done."""
+        self.session.close()
+
+
+class Upstreams:
+    """All upstreams of this worker, by name and description."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, LiveUpstream] = {}
+        self._direct: dict[str, LiveUpstream] = {}
+
+    def named(self, name: str, described: Upstream) -> LiveUpstream:
+        """Return the upstream of that name, the living one if its description is the same."""
+        live = self._live.get(name)
+        if live is None or live.described != described:
+            live = LiveUpstream(name, described)
+            self._live[name] = live
+        return live
+
+    def of_url(self, url: str) -> LiveUpstream:
+        """Return the upstream that a route's URL stands for."""
+        live = self._live.get(url)
+        return live if live is not None else self.named(url, Upstream(targets=(Target(url=url),)))
+
+    def direct(self, base: str) -> LiveUpstream:
+        """Return an upstream for a URL that a plugin chose for one request. At most 256 are kept, the newest."""
+        live = self._direct.get(base)
+        if live is None:
+            while len(self._direct) >= 256:
+                self._direct.pop(next(iter(self._direct))).close()
+            live = self._direct[base] = LiveUpstream(base, Upstream(targets=(Target(url=base),), tls=TLS()))
+        return live
+
+    def keep(self, used: Iterable[LiveUpstream]) -> None:
+        """Let go of every upstream that is not among ``used``."""
+        kept = {id(live) for live in used}
+        for name, live in list(self._live.items()):
+            if id(live) not in kept:
+                del self._live[name]
+                live.close()
+
+    def __iter__(self) -> Iterator[LiveUpstream]:
+        return iter(list(self._live.values()))

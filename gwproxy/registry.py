@@ -1,0 +1,187 @@
+"""Which plugins are installed, and whether they fit: found by entry point, checked by pluggy, refused by name.
+
+Pluggy finds and checks; gwproxy runs. A ``pm.hook`` call would visit every installed plugin and know nothing of routes,
+priorities or configurations, so the chains are compiled from :attr:`Registered.hooks` when a configuration is applied.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from gwproxy.errors import PluginRefused
+from gwproxy.hookspecs import PHASES, HookSpecs
+from gwproxy.plugin import Plugin, PluginConfig
+
+GROUP = "gwproxy"
+
+#: A hook as the chain calls it.
+Hook = Callable[[Any, PluginConfig], object]
+
+_SPECS = tuple(name for name in vars(HookSpecs) if not name.startswith("_"))
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A plugin that may be used.
+
+    :ivar plugin: this worker's one instance.
+    :ivar package: the distribution it came with, e.g. ``gwproxy 0.1.0``.
+    :ivar hooks: what it does in each phase, called with context and config.
+    """
+
+    plugin: Plugin
+    package: str
+    hooks: Mapping[str, Hook] = field(repr=False)
+
+
+class Registry:
+    """The plugins of this process.
+
+    :ivar broken: installed but unusable, by name, with the reason.
+    """
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager("gwproxy")
+        self._manager.add_hookspecs(HookSpecs)
+        self._registered: dict[str, Registered] = {}
+        self.broken: dict[str, str] = {}
+
+    @classmethod
+    def discover(cls) -> Registry:
+        """Load every installed plugin. One that does not load is in :attr:`broken`; nothing is raised."""
+        registry = cls()
+        by_name: dict[str, list[EntryPoint]] = {}
+        for point in entry_points(group=GROUP):
+            by_name.setdefault(point.name, []).append(point)
+        for name, points in sorted(by_name.items()):
+            distinct = {(point.value, _package(point)): point for point in points}
+            try:
+                if len(distinct) > 1:
+                    packages = " and ".join(sorted({_package(point) for point in points}))
+                    raise PluginRefused(name, f"the name is taken twice, by {packages}; uninstall one of them")
+                registry.add(_load(name, points[0]), package=_package(points[0]), name=name)
+            except PluginRefused as refused:
+                registry.broken[name] = refused.reason
+        return registry
+
+    @classmethod
+    def of(cls, *plugins: Plugin) -> Registry:
+        """Make a registry of just these plugins.
+
+        :raises PluginRefused: one of them does not fit the specifications.
+        """
+        registry = cls()
+        for plugin in plugins:
+            registry.add(plugin)
+        return registry
+
+    def add(self, plugin: Plugin, *, package: str = "", name: str | None = None) -> None:
+        """Check a plugin against the specifications and register it.
+
+        :param name: of its entry point; None: the plugin's own.
+        :raises PluginRefused: it does not fit, or its name is taken.
+        """
+        _check_shape(plugin, name or plugin.name)
+        if plugin.name in self._registered:
+            raise PluginRefused(plugin.name, "the name is taken twice")
+        try:
+            self._manager.register(plugin, plugin.name)
+            self._check_hooks(plugin)
+        except (pluggy.PluginValidationError, PluginRefused) as error:
+            if self._manager.has_plugin(plugin.name):
+                self._manager.unregister(name=plugin.name)
+            reason = error.reason if isinstance(error, PluginRefused) else " ".join(str(error).split())
+            raise PluginRefused(plugin.name, reason) from None
+        self._registered[plugin.name] = Registered(plugin, package, self._phase_hooks(plugin))
+
+    def find(self, name: str) -> Plugin | None:
+        """Return the plugin of that name; None if there is none that loaded."""
+        found = self._registered.get(name)
+        return found.plugin if found else None
+
+    def registered(self, name: str) -> Registered | None:
+        """Return the plugin of that name with its hooks and package; None if there is none that loaded."""
+        return self._registered.get(name)
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of all plugins that loaded."""
+        return self._registered.keys()
+
+    def __iter__(self) -> Iterator[Registered]:
+        return iter(self._registered.values())
+
+    def notify(self, event: str, **arguments: object) -> list[tuple[str, Exception]]:
+        """Call a lifecycle hook of every plugin that has it; return the plugins that raised, with what they raised."""
+        failures: list[tuple[str, Exception]] = []
+        for implementation in getattr(self._manager.hook, event).get_hookimpls():
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except Exception as error:  # a lifecycle hook of one plugin must not stop the others, nor the worker
+                failures.append((implementation.plugin_name, error))
+        return failures
+
+    def _check_hooks(self, plugin: Plugin) -> None:
+        for hook in _SPECS:
+            method = getattr(plugin, hook, None)
+            if callable(method) and not hasattr(method, "gwproxy_impl"):
+                raise PluginRefused(plugin.name, f"{hook} is not marked with @hookimpl")
+        self._manager.check_pending()
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            for implementation in caller.get_hookimpls():
+                if implementation.plugin is not plugin:
+                    continue
+                if implementation.hookwrapper or implementation.wrapper:
+                    raise PluginRefused(plugin.name, f"{caller.name} is a wrapper; gwproxy's phases have none")
+                function = implementation.function
+                if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                    raise PluginRefused(plugin.name, f"{caller.name} is async; hooks are plain functions, gevent makes them wait")
+                if inspect.isgeneratorfunction(function):
+                    raise PluginRefused(plugin.name, f"{caller.name} is a generator; hooks are plain functions")
+
+    def _phase_hooks(self, plugin: Plugin) -> dict[str, Hook]:
+        hooks: dict[str, Hook] = {}
+        for caller in self._manager.get_hookcallers(plugin) or ():
+            if caller.name in PHASES:
+                (implementation,) = (i for i in caller.get_hookimpls() if i.plugin is plugin)
+                hooks[caller.name] = _positional(implementation.function, implementation.argnames)
+        return hooks
+
+
+def _positional(function: Callable[..., object], names: tuple[str, ...]) -> Hook:
+    """Return ``function`` callable as ``(ctx, config)``, whichever of them it asked for."""
+    if names == ("ctx", "config"):
+        return function
+    if names == ("ctx",):
+        return lambda ctx, config: function(ctx)
+    return lambda ctx, config: function(**{name: {"ctx": ctx, "config": config}[name] for name in names})
+
+
+def _load(name: str, point: EntryPoint) -> Plugin:
+    try:
+        loaded = point.load()
+        plugin = loaded() if inspect.isclass(loaded) else loaded
+    except (Exception, SystemExit) as error:  # a package may raise anything when it is imported
+        raise PluginRefused(name, f"{_package(point)} does not import: {type(error).__name__}: {error}") from error
+    return plugin  # type: ignore[no-any-return]
+
+
+def _check_shape(plugin: object, name: str) -> None:
+    if not isinstance(plugin, Plugin):
+        raise PluginRefused(name, f"{type(plugin).__name__} is not a subclass of gwproxy.Plugin")
+    if plugin.name != name:
+        raise PluginRefused(name, f"its class says name = {plugin.name!r}; it must be the name of its entry point")
+    if not isinstance(plugin.priority, int) or isinstance(plugin.priority, bool):
+        raise PluginRefused(name, f"priority is {plugin.priority!r}, not a whole number")
+    if not (inspect.isclass(plugin.config_model) and issubclass(plugin.config_model, PluginConfig)):
+        raise PluginRefused(name, "config_model is not a subclass of gwproxy.PluginConfig")
+
+
+def _package(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unnamed package"
