@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from gwproxy.errors import ClientGone, PayloadTooLarge
+from gwproxy.errors import BadGateway, ClientGone, PayloadTooLarge
 
 CHUNK = 64 * 1024
 
@@ -26,15 +26,16 @@ class RequestBody:
     :param limit: the most bytes accepted; None for no limit. A declared length beyond it is refused at once.
     """
 
-    __slots__ = ("_kept", "_stream", "ended", "length", "limit", "received", "waited", "waiting_since")
+    __slots__ = ("_failure", "_kept", "_stream", "ended", "length", "limit", "received", "waited", "waiting_since")
 
     def __init__(self, stream: Readable, length: int | None, limit: int | None = None) -> None:
         self._stream = stream
         self._kept: list[bytes] = []
+        self._failure: Exception | None = None  # what is torn stays torn, whoever caught it first
         self.length = length
         self.limit: int | None = None
         self.received = 0
-        self.ended = length == 0
+        self.ended = length == 0  # all of it has come
         self.waited = 0.0  # seconds spent waiting for the client: no plugin's budget pays for them
         self.waiting_since: float | None = None
         self.restrict(limit)
@@ -54,8 +55,9 @@ class RequestBody:
         :raises PayloadTooLarge: it is longer than ``limit`` bytes.
         :raises ClientGone: the client closed before its end.
         """
-        if (self.length or 0) > limit:
-            raise PayloadTooLarge(f"a plugin may read {limit} bytes, {self.length} are declared")
+        if max(self.length or 0, self.received) > limit:
+            raise PayloadTooLarge(f"a plugin may read {limit} bytes, {self.length or self.received} are declared or came")
+        self._begin()
         while not self.ended:
             chunk = self._next()
             if chunk:
@@ -74,35 +76,52 @@ class RequestBody:
         return data if len(data) == self.received else None
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield what was kept, then what comes.
+        """Yield what was kept, then what comes; a second time only what was kept whole.
 
         :raises PayloadTooLarge: beyond the limit, before the chunk that exceeds it is passed on.
         :raises ClientGone: the client closed before the end.
         """
+        self._begin()
         yield from self._kept
         while not self.ended:
             chunk = self._next()
             if chunk:
                 yield chunk
 
+    def _begin(self) -> None:
+        """Let nobody take a part for the whole."""
+        if self._failure is not None:
+            raise self._failure
+        if sum(map(len, self._kept)) != self.received:
+            raise RuntimeError("the body has been streamed and was not kept")
+
     def _next(self) -> bytes:
+        try:
+            chunk = self._wait()
+            self.received += len(chunk)
+            if self.limit is not None and self.received > self.limit:
+                raise PayloadTooLarge(f"over {self.limit} bytes")
+            if not chunk and self.length is not None:
+                raise ClientGone(f"{self.received} of {self.length} bytes came")
+        except Exception as error:
+            self._failure = error
+            raise
+        except BaseException:  # a budget ended the read midway: bytes may be lost
+            self._failure = ClientGone("the body was given up while it was read")
+            raise
+        self.ended = not chunk if self.length is None else self.received >= self.length
+        return chunk
+
+    def _wait(self) -> bytes:
         size = CHUNK if self.length is None else min(CHUNK, self.length - self.received)
+        if self.limit is not None:
+            size = min(size, self.limit - self.received + 1)  # one byte too many is enough to know
         self.waiting_since = began = time.monotonic()
         try:
-            chunk = self._stream.read(size)
+            return self._stream.read(size)
         finally:
             self.waiting_since = None
             self.waited += time.monotonic() - began
-        self.received += len(chunk)
-        if not chunk:
-            self.ended = True
-            if self.length is not None and self.received < self.length:
-                raise ClientGone(f"{self.received} of {self.length} bytes came")
-        elif self.length is not None and self.received >= self.length:
-            self.ended = True
-        if self.limit is not None and self.received > self.limit:
-            raise PayloadTooLarge(f"over {self.limit} bytes")
-        return chunk
 
 
 class ResponseBody:
@@ -113,7 +132,7 @@ class ResponseBody:
     :param close: called once when the body is finished with, complete or not.
     """
 
-    __slots__ = ("_chunks", "_close", "_length", "data")
+    __slots__ = ("_chunks", "_close", "_failure", "_length", "data")
 
     def __init__(
         self,
@@ -126,6 +145,7 @@ class ResponseBody:
         self._length = length
         self._chunks = chunks
         self._close = close
+        self._failure: BaseException | None = None
 
     @property
     def complete(self) -> bool:
@@ -138,27 +158,41 @@ class ResponseBody:
         return len(self.data) if self._chunks is None else self._length
 
     def read_ahead(self, limit: int) -> bytes | None:
-        """Read the whole body if it is at most ``limit`` bytes; None leaves it to be streamed, nothing lost."""
-        if self._chunks is None:
-            return self.data if len(self.data) <= limit else None
+        """Read the whole body if it is at most ``limit`` bytes; None leaves it to be streamed, nothing lost.
+
+        What the stream raises is raised here, and whoever iterates later gets :class:`BadGateway`: never a part for the whole.
+        """
+        self._check()
         parts, size = [self.data], len(self.data)
-        while size <= limit:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                self._chunks = None
-                self.data = b"".join(parts)
-                return self.data if len(self.data) <= limit else None
-            parts.append(chunk)
-            size += len(chunk)
-        self.data = b"".join(parts)
-        return None
+        try:
+            while self._chunks is not None and size <= limit:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    self._chunks = None
+                else:
+                    parts.append(chunk)
+                    size += len(chunk)
+        except BaseException as error:
+            self._failure = error
+            raise
+        finally:
+            self.data = b"".join(parts)
+        return self.data if self._chunks is None and size <= limit else None
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the body, once."""
+        """Yield the body, once.
+
+        :raises BadGateway: it broke off when it was read ahead.
+        """
         if self.data:
             yield self.data
+        self._check()
         if self._chunks is not None:
             yield from self._chunks
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise BadGateway(f"the body broke off: {type(self._failure).__name__}") from self._failure
 
     def close(self) -> None:
         """Give back what the body holds (an upstream connection); a second call does nothing."""
