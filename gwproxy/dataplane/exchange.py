@@ -1,0 +1,202 @@
+"""One request and the head of its response, on one connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from gwproxy.dataplane import wire
+from gwproxy.dataplane.failures import ClientLeft, Failure, Phase, UpstreamFailed, UpstreamTimedOut
+from gwproxy.dataplane.pool import Connection
+from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
+from gwproxy.dataplane.upstream_response import RawResponse
+
+_LOOK = 0.5  # seconds between two looks at the client while waiting, and at the upstream while it takes nothing
+_READ = 64 * 1024
+
+
+class Exchange:
+    """Sends a request, and reads until the head of the final response is complete.
+
+    The upstream may answer before it has the whole request (413, 401): then the rest is not sent, and the connection is
+    not used again.
+    """
+
+    __slots__ = ("_buffer", "_connection", "_ended", "_head", "_interim", "_phase", "_request", "_scanned", "_sent")
+
+    def __init__(self, request: UpstreamRequest, connection: Connection) -> None:
+        self._request = request
+        self._connection = connection
+        self._phase: Phase = "send"
+        self._sent = False
+        self._buffer = b""  # received, not yet parsed
+        self._scanned = 0  # bytes of it in which no end of a head was found
+        self._interim = 0
+        self._head: wire.Head | None = None
+        self._ended = False  # the upstream sends no more
+
+    def run(self, *, keepalive: bool) -> RawResponse:
+        """Return the response; it has the connection from here on.
+
+        :raises Failure: as it says; the connection is the caller's to close then, as with whatever the body raises.
+        """
+        request = self._request
+        transmitted = self._transmit(keepalive)
+        if transmitted:
+            self._phase = "head"
+        head = self._wait()
+        return RawResponse(
+            head,
+            self._buffer,
+            self._connection,
+            body=head.has_body(request.method),
+            reusable=transmitted and keepalive,
+            read=request.timeouts.read,
+            deadline=request.deadline,
+        )
+
+    def _transmit(self, keepalive: bool) -> bool:
+        """Send the request; False if the upstream has answered, or closed, before it had all of it."""
+        request, body = self._request, self._request.body
+        length = len(body) if isinstance(body, bytes) else getattr(body, "length", None)
+        framing = wire.framing(request.method, body=body is not None, length=length)
+        close = not keepalive and not request.upgrade
+        head = wire.encode_head(request.method, request.target, request.fields, framing, close=close)
+        if not isinstance(body, SizedBody):
+            return self._write(head + body if isinstance(body, bytes) else head)
+        if not self._write(head):
+            return False
+        return all(not self._answered() and self._write(piece) for piece in self._pieces(body))
+
+    def _pieces(self, body: SizedBody) -> Iterator[bytes]:
+        """Yield what is sent of a body.
+
+        :raises ClientLeft: it is shorter than its length.
+        :raises ValueError: it is longer; nothing beyond is sent.
+        """
+        if body.length is None:
+            for chunk in body:
+                if chunk:  # an empty one would be the end
+                    yield b"%x\r\n%b\r\n" % (len(chunk), chunk)
+            yield b"0\r\n\r\n"
+            return
+        left = body.length
+        for chunk in body:
+            left -= len(chunk)
+            if left < 0:
+                raise ValueError(f"a body of more than the {body.length} bytes that were declared")
+            if chunk:
+                yield chunk
+        if left:
+            raise ClientLeft(f"{body.length - left} of {body.length} bytes came", phase="send", sent=True)
+
+    def _write(self, data: bytes) -> bool:
+        """Send ``data``; False if the upstream has answered or closed instead of taking it all."""
+        until = self._until(self._request.timeouts.read)
+        sock = self._connection.sock
+        view = memoryview(data)
+        while view:
+            sock.settimeout(self._patience(until, polls=True))
+            try:
+                count = sock.send(view)
+            except TimeoutError:
+                if self._answered():
+                    return False
+                continue
+            except OSError:
+                return False  # what it said before it closed may be here
+            self._sent = True
+            view = view[count:]
+            if view:
+                until = self._until(self._request.timeouts.read)
+        return True
+
+    def _answered(self) -> bool:
+        """Whether a final response or the end came while the request is being sent; does not wait."""
+        if self._connection.readable():
+            self._connection.sock.settimeout(self._patience(self._until(_LOOK), polls=True))
+            try:
+                self._receive()
+            except TimeoutError:  # a part of a TLS record
+                return False
+        return self._ended or self._parse()
+
+    def _wait(self) -> wire.Head:
+        """Read until the final head is complete."""
+        until = self._until(self._request.timeouts.head)
+        gone = self._request.client_gone
+        while not self._parse():
+            if self._ended:
+                raise self._failed("the upstream closed before it answered")
+            self._connection.sock.settimeout(self._patience(until, polls=gone is not None))
+            try:
+                self._receive()
+            except TimeoutError:
+                if gone is not None and gone():
+                    raise self._described(ClientLeft, "the client closed while the upstream was thinking") from None
+        assert self._head is not None  # noqa: S101 - _parse said so
+        return self._head
+
+    def _receive(self) -> None:
+        """Read once.
+
+        :raises TimeoutError: nothing came within the socket's timeout.
+        """
+        try:
+            data = self._connection.sock.recv(_READ)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise self._failed(str(error)) from error
+        self._ended = not data
+        self._buffer = self._buffer + data if self._buffer else data
+
+    def _parse(self) -> bool:
+        """Take heads off the buffer, up to the final one; False if that is not complete yet."""
+        while self._head is None:
+            end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
+            if end < 0:
+                if self._buffer and wire.is_hopeless(self._buffer, self._scanned):
+                    raise self._failed("what is no HTTP/1.1 head, or too large a one")
+                self._scanned = len(self._buffer)
+                return False
+            try:
+                head = wire.parse_head(self._buffer[: end + 4])
+            except wire.Malformed as error:
+                raise self._failed(str(error)) from None
+            self._buffer = self._buffer[end + 4 :]
+            self._scanned = 0
+            self._judge(head)
+        return True
+
+    def _judge(self, head: wire.Head) -> None:
+        """Tell interim responses from the final one (RFC 9110 section 15.2)."""
+        if head.status >= 200 or (head.status == 101 and self._request.upgrade):
+            self._head = head
+            return
+        self._interim += 1
+        if head.status == 101:
+            raise self._failed("101 to a request that asked for no upgrade")
+        if self._interim > wire.MAX_INTERIM:
+            raise self._failed(f"more than {wire.MAX_INTERIM} interim responses")
+
+    def _until(self, seconds: float) -> float:
+        until = time.monotonic() + seconds
+        return until if self._request.deadline is None else min(until, self._request.deadline)
+
+    def _patience(self, until: float, *, polls: bool) -> float:
+        """Return how long to wait at once.
+
+        :raises UpstreamTimedOut: there is no time left.
+        """
+        left = until - time.monotonic()
+        if left <= 0:
+            raise self._described(UpstreamTimedOut, "no answer in time" if self._phase == "head" else "the request is not taken")
+        return min(left, _LOOK) if polls else left
+
+    def _failed(self, detail: str) -> Failure:
+        return self._described(UpstreamFailed, detail)
+
+    def _described(self, kind: type[Failure], detail: str) -> Failure:
+        stale = kind is UpstreamFailed and self._connection.reused and not self._buffer and not self._interim
+        return kind(detail, phase=self._phase, sent=self._sent, reused=stale)

@@ -1,0 +1,44 @@
+"""The requests session of an upstream: one that remembers nothing and decides nothing."""
+
+from __future__ import annotations
+
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+
+from gwproxy.dataplane.transport import GatewayAdapter, GatewayResponse, RawResponse, UpstreamRequest
+
+
+class UpstreamSession(requests.Session):
+    """A session that many clients' requests go through, and that carries nothing from one to another.
+
+    A plain session sends one client's cookies with another's request, lets ``~/.netrc`` replace ``Authorization``, obeys
+    proxy variables of the environment, follows redirects and adds header fields. Here none of it is left: no cookie is
+    kept or sent, no environment is read, no field is added, and the one way out is the adapter.
+
+    :param adapter: mounted for every URL; closed with the session.
+    """
+
+    def __init__(self, adapter: GatewayAdapter) -> None:
+        super().__init__()
+        self._adapter = adapter
+        self.trust_env = False
+        self.max_redirects = 0
+        self.headers.clear()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.adapters.clear()
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+    def exchange(self, request: UpstreamRequest) -> RawResponse:
+        """Send ``request`` and return the response, its body still to come.
+
+        :raises Failure: as :meth:`GatewayAdapter.send`.
+        """
+        # The adapter, not Session.send: that one reads the body of a 3xx, and looks for cookies.
+        return self._adapter.send(request).raw
+
+    def send(self, request: requests.PreparedRequest, **_kwargs: Any) -> GatewayResponse:
+        """Send ``request`` by the adapter alone, so that whoever calls this by habit gets the same as :meth:`exchange`."""
+        return self._adapter.send(request)

@@ -1,0 +1,162 @@
+"""The transport of the upstream sessions: a requests adapter of our own, on plain pooled sockets.
+
+requests' own adapter rewrites targets, adds header fields and accepts responses that other parsers read differently. This
+one sends the bytes it is given, and takes only answers that have one meaning.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import requests
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+
+from gwproxy.dataplane.connect import Origin, client_context, connect
+from gwproxy.dataplane.exchange import Exchange
+from gwproxy.dataplane.failures import ClientLeft, Failure, UpstreamBusy, UpstreamFailed, UpstreamTimedOut
+from gwproxy.dataplane.pool import Pool
+from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
+from gwproxy.dataplane.upstream_response import RawResponse
+from gwproxy.model import TLS
+
+__all__ = [
+    "ClientLeft",
+    "Failure",
+    "GatewayAdapter",
+    "GatewayResponse",
+    "Origin",
+    "RawResponse",
+    "SizedBody",
+    "UpstreamBusy",
+    "UpstreamFailed",
+    "UpstreamRequest",
+    "UpstreamTimedOut",
+]
+
+
+class GatewayResponse(requests.Response):
+    """What requests makes of a response. The gateway itself uses ``raw`` only: a body is not decoded or kept there."""
+
+    request: UpstreamRequest
+    raw: RawResponse
+
+    def __init__(self, request: UpstreamRequest, raw: RawResponse) -> None:
+        # Not super().__init__(): 7 us, for a cookie jar that must not be.
+        self.request = request
+        self.raw = raw
+        self.status_code = raw.status
+        self.history = []
+        self.encoding = None
+        self._content = False  # type: ignore[assignment]  # requests' mark for: not read yet
+        self._content_consumed = False
+        self._next = None
+
+    @property
+    def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
+        """Made when asked for; of repeated fields only the last."""
+        return CaseInsensitiveDict(self.raw.fields)
+
+    @property
+    def url(self) -> str:  # type: ignore[override]
+        """As of the request."""
+        return self.request.url
+
+
+class GatewayAdapter(BaseAdapter):
+    """Sends :class:`UpstreamRequest` objects, each once: retries are not decided here.
+
+    Constructing it opens nothing and reads no file. One adapter serves any number of origins, each with its own pool.
+
+    :param tls: for ``https`` origins.
+    :param keepalive: False: every connection serves one exchange, and the upstream is told so.
+    :param pool_size: the most connections to one origin, 1 or more; who finds all in use waits for ``timeouts.connect``.
+    :param idle_timeout: seconds an idle connection is kept, if the upstream's ``Keep-Alive`` does not ask for less.
+    """
+
+    def __init__(self, *, tls: TLS | None = None, keepalive: bool = True, pool_size: int = 1000, idle_timeout: float = 60.0) -> None:
+        super().__init__()
+        self._tls = tls if tls is not None else TLS()
+        self._context: ssl.SSLContext | None = None
+        self._keepalive = keepalive
+        self._pool_size = pool_size
+        self._idle_timeout = idle_timeout
+        self._pools: dict[Origin, Pool] = {}
+        self._closed = False
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = True,
+        timeout: object = None,
+        verify: object = True,
+        cert: object = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> GatewayResponse:
+        """Send ``request`` and return its response, the body still to come in ``raw``.
+
+        Only ``request`` counts: timeouts are its own, TLS is the adapter's, and there is no proxy.
+
+        :raises Failure: see its four classes.
+        :raises TypeError: the request is not an :class:`UpstreamRequest`.
+        :raises ValueError: it cannot be sent as one request: a line break in a field, a body longer than its length.
+        """
+        if not isinstance(request, UpstreamRequest):
+            raise TypeError("only an UpstreamRequest can be sent: anything else has been prepared by requests")
+        until = time.monotonic() + request.timeouts.connect
+        if request.deadline is not None:
+            until = min(until, request.deadline)
+        connection = self._pool(request.origin).lease(until)
+        try:
+            raw = Exchange(request, connection).run(keepalive=self._keepalive)
+        except BaseException:  # a killed greenlet, too, must not leave an answer for somebody else
+            connection.close()
+            raise
+        return GatewayResponse(request, raw)
+
+    def prune(self) -> None:
+        """Close idle connections whose time is over or whose upstream has closed them; does not wait.
+
+        Those in the way of a request are found by themselves: this is for upstreams that get none.
+        """
+        for pool in list(self._pools.values()):
+            pool.prune()
+
+    def connections(self) -> Iterator[tuple[Origin, int, int]]:
+        """Yield, for each origin that was ever asked: origin, connections in use, idle connections."""
+        for origin, pool in list(self._pools.items()):
+            yield origin, pool.active, pool.idle
+
+    def close(self) -> None:
+        """Close the idle connections, and those in use at the end of their exchange."""
+        self._closed = True
+        for pool in list(self._pools.values()):
+            pool.close()
+
+    def _pool(self, origin: Origin) -> Pool:
+        pool = self._pools.get(origin)
+        if pool is None:
+
+            def dial(until: float) -> socket.socket:
+                return connect(origin, self._context_for(origin), until)
+
+            made = Pool(dial, self._pool_size, self._idle_timeout, keepalive=self._keepalive and not self._closed)
+            pool = self._pools.setdefault(origin, made)
+        return pool
+
+    def _context_for(self, origin: Origin) -> ssl.SSLContext | None:
+        if origin.scheme == "http":
+            return None
+        if self._context is None:  # PERF: loading the system's certificates takes 20 ms; most upstreams speak no TLS
+            try:
+                self._context = client_context(self._tls)
+            except OSError as error:
+                raise UpstreamFailed(f"the TLS files of {origin}: {error}", phase="connect") from error
+        return self._context
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("a GatewayAdapter holds sockets and cannot be pickled")

@@ -1,0 +1,83 @@
+"""The request as it goes to an upstream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from gwproxy.dataplane.connect import Origin
+from gwproxy.model import Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class SizedBody:
+    """A body that is sent as it comes, once.
+
+    :ivar chunks: its bytes; what iterating raises ends the exchange and passes through unchanged.
+    :ivar length: in bytes, declared and held to; None: sent chunked.
+    """
+
+    chunks: Iterable[bytes]
+    length: int | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.chunks)
+
+
+class UpstreamRequest(requests.PreparedRequest):
+    """A request of which every byte is decided by the gateway; nothing is prepared, merged or quoted.
+
+    :param method: upper case.
+    :param origin: where to connect.
+    :param target: the raw request target, sent untouched; begins with ``/``, or is ``*``.
+    :param fields: the whole header block, ``Host`` included, in order. Framing fields in it are not sent: they are made
+        from the body.
+    :param body: None for none: then POST, PUT and PATCH say ``Content-Length: 0``.
+    :param timeouts: the route's.
+    :param deadline: when the whole exchange is cut, by ``time.monotonic``. None: ``timeouts.total`` from now on, if set.
+    :param client_gone: asked every half second while waiting for the response's head; True ends the exchange.
+    :param upgrade: whether the fields ask for one, so that the answer 101 is expected.
+    """
+
+    method: str
+    body: bytes | SizedBody | None  # type: ignore[assignment]  # requests sends iterables, too, without saying so
+
+    def __init__(
+        self,
+        method: str,
+        origin: Origin,
+        target: bytes,
+        fields: Sequence[tuple[str, str]],
+        body: bytes | SizedBody | None = None,
+        *,
+        timeouts: Timeouts,
+        deadline: float | None = None,
+        client_gone: Callable[[], bool] | None = None,
+        upgrade: bool = False,
+    ) -> None:
+        # Not super().__init__(): what it sets up (cookies, hooks) is what a gateway must not have.
+        self.method = method
+        self.origin = origin
+        self.target = target
+        self.fields = fields
+        self.body = body
+        self.timeouts = timeouts
+        if deadline is None and timeouts.total is not None:
+            deadline = time.monotonic() + timeouts.total
+        self.deadline = deadline
+        self.client_gone = client_gone
+        self.upgrade = upgrade
+
+    @property
+    def url(self) -> str:  # type: ignore[override]
+        """For those who know requests; it is not what is sent."""
+        return f"{self.origin}{self.target.decode('latin-1')}"
+
+    @property
+    def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
+        """For those who know requests; repetitions are lost, and changing it changes nothing."""
+        return CaseInsensitiveDict(self.fields)

@@ -1,0 +1,171 @@
+"""The response as it comes from an upstream."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+from gwproxy.dataplane.failures import UpstreamFailed, UpstreamTimedOut
+from gwproxy.dataplane.pool import Connection
+from gwproxy.dataplane.wire import Dechunker, Head, Malformed
+
+
+class RawResponse:
+    """A response whose head is here and whose body may still come. It has its connection until it ends.
+
+    Whoever got it calls :meth:`close` in the end: that gives the connection back if the body was read to its end, and
+    closes it if not. Memory is bounded by one read, whatever the length.
+
+    :ivar status: 200 to 599; 101 if an upgrade was asked for.
+    :ivar fields: the head's, in order, repeated, as spelled; latin-1, one character a byte.
+    :ivar length: what ``Content-Length`` declares (to HEAD and in a 304, for a body that does not come); None if there
+        is none.
+    :ivar reused: whether the connection had served another request before.
+    :ivar complete: whether the whole body has come.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_deadline",
+        "_dechunker",
+        "_idle",
+        "_left",
+        "_read",
+        "_rest",
+        "_reusable",
+        "complete",
+        "fields",
+        "length",
+        "reused",
+        "status",
+    )
+
+    def __init__(
+        self, head: Head, rest: bytes, connection: Connection, *, body: bool, reusable: bool, read: float, deadline: float | None
+    ) -> None:
+        """Take over ``connection``.
+
+        :param rest: what came behind the head.
+        :param body: whether a body is expected.
+        :param reusable: whether the request's side leaves the connection in a state that allows another one.
+        :param read: seconds of silence that are accepted.
+        """
+        self.status = head.status
+        self.fields = head.fields
+        self.length = head.length
+        self.reused = connection.reused
+        self.complete = False
+        self._connection = connection
+        self._deadline = deadline
+        self._idle = head.idle
+        self._read = read
+        self._rest = rest
+        self._reusable = reusable and head.reusable
+        self._dechunker = Dechunker() if body and head.chunked else None
+        self._left = head.length if body else 0  # bytes still to come; None: until the end or the last chunk
+        if head.status == 101:
+            return
+        if not body and (head.chunked or head.length) and head.status == 204:
+            self._reusable = False  # RFC 9112 section 6.3: what it announces may follow, and would answer somebody else
+        if self._left is not None and len(rest) >= self._left:
+            self._rest = rest[: self._left]
+            self._finish(excess=len(rest) > self._left)
+
+    @property
+    def whole(self) -> bytes | None:
+        """The whole body, if it came together with the head and was not read yet; else None."""
+        return self._rest if self.complete else None
+
+    @property
+    def socket(self) -> socket.socket:
+        """The connection itself, for a tunnel after 101. It is closed by :meth:`close`."""
+        return self._connection.sock
+
+    @property
+    def leftover(self) -> bytes:
+        """What came behind the head of a 101."""
+        return self._rest
+
+    def stream(self, amt: int = 65536, decode_content: bool = False) -> Iterator[bytes]:
+        """Yield the body's bytes as they come, without waiting for more. They are never decoded, whatever is asked.
+
+        :param amt: the most bytes of one read.
+        :raises UpstreamFailed: the body was cut or is malformed. It must not be passed on as if it had ended.
+        :raises UpstreamTimedOut: the upstream was silent for too long, or the whole exchange took too long.
+        """
+        data, self._rest = self._rest, b""
+        body = data if self.complete else self._take(data)
+        while True:
+            if body:
+                yield body
+            if self.complete:
+                return
+            data = self._receive(amt)
+            body = self._take(data) if data else self._end()
+
+    def close(self) -> None:
+        """Give back the connection if the body was read to its end, else close it; a second call does nothing."""
+        self._connection.close()
+
+    release_conn = close  # requests' name for it. R14: one with a body left is never released
+
+    def _take(self, data: bytes) -> bytes:
+        """Return what of ``data`` belongs to the body; finish with its last byte."""
+        if self._dechunker is not None:
+            try:
+                body = self._dechunker.feed(data)
+            except Malformed as error:
+                self._fail(str(error))
+            if self._dechunker.ended:
+                self._finish(excess=self._dechunker.excess)
+            return body
+        if self._left is None:
+            return data
+        if len(data) < self._left:
+            self._left -= len(data)
+            return data
+        body, excess = data[: self._left], len(data) > self._left
+        self._left = 0
+        self._finish(excess=excess)
+        return body
+
+    def _receive(self, amt: int) -> bytes:
+        patience = self._read
+        if self._deadline is not None:
+            patience = min(patience, self._deadline - time.monotonic())
+        try:
+            if patience <= 0:
+                raise TimeoutError
+            self._connection.sock.settimeout(patience)
+            return self._connection.sock.recv(amt)
+        except TimeoutError:
+            self.close()
+            raise UpstreamTimedOut("the body stalled", phase="body", sent=True) from None
+        except OSError as error:
+            self._fail(str(error))
+        except BaseException:
+            self.close()
+            raise
+
+    def _end(self) -> bytes:
+        """Judge the end of the connection: it is the end of a body that has no other."""
+        if self._left is not None:
+            self._fail(f"the connection ended {self._left} bytes before the body")
+        if self._dechunker is not None:
+            self._fail("the connection ended before the last chunk")
+        self._finish(excess=True)
+        return b""
+
+    def _finish(self, *, excess: bool) -> None:
+        """The body is complete. ``excess``: nobody else may use the connection."""
+        self.complete = True
+        if excess or not self._reusable:
+            self._connection.close()
+        else:
+            self._connection.give_back(self._idle)
+
+    def _fail(self, detail: str) -> NoReturn:
+        self.close()
+        raise UpstreamFailed(detail, phase="body", sent=True)
