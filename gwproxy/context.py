@@ -348,7 +348,10 @@ class Context:
         """Say who is calling: sets ``state["user_id"]`` and ``state["authenticated"]``, and finds the consumer.
 
         :param consumer: who it is, if the plugin knows; None looks it up by the consumers' ``match``.
+        :raises ValueError: ``user_id`` is empty or has control characters, and could not be told to an upstream.
         """
+        if not user_id or not user_id.isprintable():
+            raise ValueError("a user id is a non-empty string without control characters")
         self.state["user_id"] = user_id
         self.state["authenticated"] = self._authenticated = True
         self.consumer = consumer if consumer is not None else self._consumer_of(self.state)

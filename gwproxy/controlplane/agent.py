@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +20,19 @@ from gwproxy.controlplane.fleet import Heartbeat, make_worker_id
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, to_json
 from gwproxy.controlplane.sources import FileSource, RedisSource, Source
-from gwproxy.controlplane.watch import Standing, Watcher
+from gwproxy.controlplane.watch import Watcher
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.errors import ConfigurationRefused, StoreUnavailable
 from gwproxy.ports import Store
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
 from gwproxy.store.configuration import ConfigurationStore
-from gwproxy.store.shared import LocalStore, RedisStore, open_stores
+from gwproxy.store.connection import connect
+from gwproxy.store.shared import LocalStore, RedisStore
 
 log = logging.getLogger("gwproxy.agent")
+
+STORE_TIMEOUT = 2.0  # seconds for what no request waits for
 
 
 class WorkerGateway:
@@ -74,7 +78,9 @@ class Agent:
         self._ports: WorkerGateway | None = None
         self._watcher: Watcher | None = None
         self._heartbeat: Heartbeat | None = None
-        self._stores: Stores | None = None
+        self._store: RedisStore | LocalStore = LocalStore()
+        self._configurations: ConfigurationStore | None = None
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         """Load plugins, then follow the configuration and report, in the background."""
@@ -82,24 +88,27 @@ class Agent:
         self.registry = Registry.discover()
         for name, reason in self.registry.broken.items():
             log.error("plugin_refused plugin=%s reason=%s", name, reason)
-        self._stores = open_stores(settings.redis_url, settings.prefix)
-        self._ports = WorkerGateway(self._stores.shared, self.worker_id, settings.state_dir)
+        if settings.redis_url is not None:
+            self._store = RedisStore.from_url(settings.redis_url, prefix=settings.prefix)
+            client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4)
+            self._configurations = ConfigurationStore(client, settings.prefix)
+            self._run(self._store.logs.run, self._stopping)
+        self._ports = WorkerGateway(self._store, self.worker_id, settings.state_dir)
         for plugin, error in self.registry.notify("worker_started", gateway=self._ports):
             log.error("plugin_failed plugin=%s event=worker_started", plugin, exc_info=error)
-        self._watcher = self._make_watcher(self._stores)
-        if self._stores.configuration is not None:
+        watcher = self._watcher = self._make_watcher()
+        if self._configurations is not None:
             self._heartbeat = Heartbeat(
-                self._stores.configuration,
+                self._configurations,
                 self.worker_id,
-                lambda: self._watcher.standing if self._watcher else Standing(),
+                lambda: watcher.standing,
                 self.registry,
                 self._gateway.upstreams,
-                lambda: self._stores.shared.dropped if self._stores else 0,
+                lambda: self._store.dropped,
                 self._started,
             )
             self._run(self._heartbeat.run)
-        self._run(self._stores.shared.run)
-        self._run(self._seed_and_watch)
+        self._run(self._seed_and_watch, watcher)
 
     def drain(self) -> None:
         """Report that this worker is about to stop."""
@@ -116,20 +125,20 @@ class Agent:
             log.error("plugin_failed plugin=%s event=worker_stopping", plugin, exc_info=error)
         if self._ports is not None:
             self._ports.close()
-        if self._stores is not None:
-            self._stores.shared.close()
+        self._stopping.set()
+        self._store.close()
         if self._heartbeat is not None:
             self._heartbeat.close()
         gevent.killall(self._greenlets, block=False)
 
-    def _run(self, function: Callable[[], object]) -> None:
-        self._greenlets.append(gevent.spawn(_guarded, function))
+    def _run(self, function: Callable[..., object], *args: Any) -> None:
+        self._greenlets.append(gevent.spawn(_guarded, function, *args))
 
-    def _make_watcher(self, stores: Stores) -> Watcher:
+    def _make_watcher(self) -> Watcher:
         settings = self._settings
         source: Source
-        if stores.configuration is not None:
-            source = RedisSource(stores.configuration, settings.prefix)
+        if self._configurations is not None:
+            source = RedisSource(self._configurations, settings.prefix)
             self._run(source.listen)
         else:
             source = FileSource(settings.config or Path("gateway.yaml"))
@@ -141,18 +150,16 @@ class Agent:
             Environment(os.environ, settings.may_reference),
             LastGoodFile(settings.state_dir, settings.prefix),
             pause=lambda: gevent.sleep(0),
-            in_thread=lambda function: gevent.get_hub().threadpool.apply(function),
-            revision_of=stores.configuration.note_external if stores.configuration is not None else None,
+            revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=lambda: self._heartbeat.beat_now() if self._heartbeat else None,
         )
 
-    def _seed_and_watch(self) -> None:
+    def _seed_and_watch(self, watcher: Watcher) -> None:
         """Seed an empty store from ``GWPROXY_CONFIG``, then follow it."""
-        assert self._watcher is not None  # noqa: S101
-        if self._settings.config is not None and self._stores is not None and self._stores.configuration is not None:
+        file, store = self._settings.config, self._configurations
+        if file is not None and store is not None:
             try:
-                data = to_json(self._settings.config.read_bytes(), str(self._settings.config))
-                self._stores.configuration.seed(data, actor="seed")
+                store.seed(to_json(file.read_bytes(), str(file)), actor="seed")
             except (OSError, ConfigurationRefused, StoreUnavailable) as error:
-                log.error("seed_failed file=%s reason=%s", self._settings.config, error)
-        self._watcher.run()
+                log.error("seed_failed file=%s reason=%s", file, error)
+        watcher.run()

@@ -42,9 +42,9 @@ class Builder:
         """
         document = parsed.document
         global_steps, global_missing = self._entries(document.plugins, parsed, index=-1, route=None)
-        same_globals = (*document.plugins, *parsed.configs_of(-1)) == self._globals
-        self._globals = (*document.plugins, *parsed.configs_of(-1))
-        reusable = self._reusable if same_globals else {}
+        described = tuple((ref, parsed.configs.get((-1, position))) for position, ref in enumerate(document.plugins))
+        reusable = self._reusable if described == self._globals else {}
+        self._globals = described
         routes: list[CompiledRoute] = []
         for index, route in enumerate(document.routes):
             if index % SLICE == SLICE - 1:

@@ -41,7 +41,7 @@ class Standing:
 class Watcher:
     """Keeps a gateway's snapshot equal to what the source holds.
 
-    :param in_thread: runs the parser where it does not hold up requests.
+    :param pause: called every few milliseconds while a configuration is parsed and built, so that requests are served.
     :param revision_of: tells the revision of content that was read, recording a change nobody else has.
     :param changed: called after the standing changed.
     """
@@ -56,7 +56,6 @@ class Watcher:
         last_good: LastGoodFile,
         *,
         pause: Callable[[], None] = lambda: None,
-        in_thread: Callable[[Callable[[], Parsed]], Parsed] = lambda function: function(),
         revision_of: Callable[[bytes, str], int] | None = None,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -67,7 +66,7 @@ class Watcher:
         self._environment = environment
         self._last_good = last_good
         self._builder = Builder(registry, upstreams, pause)
-        self._in_thread = in_thread
+        self._pause = pause
         self._revision_of = revision_of
         self._changed = changed
         self._parsed: Parsed | None = None
@@ -155,15 +154,14 @@ class Watcher:
         return True
 
     def _parse(self, data: bytes, name: str, lenient: bool) -> Parsed:
-        return self._in_thread(
-            lambda: parse(
-                data,
-                file=name,
-                plugins=self._registry,
-                environment=self._environment,
-                lenient=lenient,
-                previous=self._parsed,
-            )
+        return parse(
+            data,
+            file=name,
+            plugins=self._registry,
+            environment=self._environment,
+            lenient=lenient,
+            previous=self._parsed,
+            pause=self._pause,
         )
 
     def _save(self, data: bytes, revision: int) -> None:

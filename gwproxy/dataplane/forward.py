@@ -9,7 +9,7 @@ from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
-from gwproxy.errors import BadGateway
+from gwproxy.errors import BadGateway, HttpError
 from gwproxy.http.bodies import ResponseBody
 from gwproxy.http.forwarding import forwarding_fields, strip_response
 from gwproxy.model import Retries
@@ -20,6 +20,8 @@ KEPT = 64 * 1024  # a body of at most this many bytes is kept, to be sent again
 _SAFE = Retries(attempts=2, on=(), methods=())
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 _TROUBLE = frozenset((502, 503, 504))
+#: What a plugin may have set but only the transport decides.
+_OURS = frozenset(("host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"))
 
 Failure = UpstreamFailed | UpstreamTimedOut
 
@@ -63,12 +65,13 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
 
 def _send(ctx: Context, live: LiveUpstream, target: LiveTarget, client_gone: Callable[[], bool] | None) -> RawResponse:
     """One attempt; what becomes of it is told to the breaker."""
-    request = _request(ctx, target, client_gone)
     target.active += 1
     try:
-        raw = live.session.exchange(request)
+        raw = live.session.exchange(_request(ctx, target, client_gone))
     except BaseException as error:
         target.active -= 1
+        if isinstance(error, ValueError):  # a line break in a header field, before anything was sent
+            raise HttpError(f"a plugin made a request that cannot be sent: {error}") from error
         if live.breaker is not None and isinstance(error, (UpstreamFailed, UpstreamTimedOut)):
             live.breaker.failed()
         raise
@@ -78,10 +81,8 @@ def _send(ctx: Context, live: LiveUpstream, target: LiveTarget, client_gone: Cal
 
 
 def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] | None) -> UpstreamRequest:
-    choice, request, route = ctx.upstream, ctx.request, ctx.route
-    assert choice is not None  # noqa: S101
-    assert route is not None  # noqa: S101
-    host = request.host_header if route.preserve_host else target.authority
+    choice, request = ctx.upstream, ctx.request
+    assert choice is not None  # noqa: S101 - a matched route has one
     body: None | bytes | SizedBody
     if request.body.length == 0:
         body = None
@@ -91,15 +92,41 @@ def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] |
         body = SizedBody(request.body, request.body.length)
     total = choice.timeout.total
     return UpstreamRequest(
-        method=request.method,
-        origin=target.origin,
-        target=choice.target.encode("latin-1"),
-        fields=forwarding_fields(ctx, host),
-        body=body,
+        request.method,
+        target.origin,
+        choice.target.encode("latin-1"),
+        _fields(ctx, target),
+        body,
         timeouts=choice.timeout,
         deadline=ctx.started + total if total is not None else None,
         client_gone=client_gone,
     )
+
+
+def _fields(ctx: Context, target: LiveTarget) -> list[tuple[str, str]]:
+    """The header block as the upstream gets it: the client's, then what a proxy adds, then who is calling."""
+    request, route = ctx.request, ctx.route
+    made = forwarding_fields(
+        peer=request.peer,
+        client=request.remote_addr,
+        scheme=request.scheme,
+        host=request.host_header,
+        request_id=ctx.request_id,
+        version=request.http_version,
+        forwarded=request.forwarded,
+    )
+    if ctx._authenticated:
+        made.append(("X-User-Id", ctx.state["user_id"].encode().decode("latin-1")))
+        if ctx.consumer is not None:
+            made.append(("X-Consumer", ctx.consumer.id))
+            if ctx.consumer.groups:
+                made.append(("X-Consumer-Groups", ",".join(ctx.consumer.groups)))
+    host = request.headers.get("Host")  # only a plugin can have set it
+    if host is None:
+        host = request.host_header if route is not None and route.preserve_host else target.authority
+    replaced = {name.lower() for name, _ in made}
+    sent = [(name, value) for key, name, value in request.headers.lower_items() if key not in replaced and key not in _OURS]
+    return [("Host", host), *sent, *made]
 
 
 def _repeatable(ctx: Context, failure: Failure, retries: Retries | None) -> bool:
@@ -122,8 +149,12 @@ def _resendable(ctx: Context, retries: Retries) -> bool:
 
 
 def _response(ctx: Context, raw: RawResponse, target: LiveTarget) -> Response:
-    headers = strip_response(raw.fields)
-    body = ResponseBody(chunks=raw.stream(KEPT), close=lambda: _done(raw, target), length=raw.length)
+    headers, whole = strip_response(raw.fields), raw.whole
+    if whole is not None:
+        _done(raw, target)
+        body = ResponseBody(whole)
+    else:
+        body = ResponseBody(chunks=raw.stream(KEPT), close=lambda: _done(raw, target), length=raw.length)
     response = Response(raw.status, headers, body, upstream=True)
     if ctx.route is not None:
         response._max_buffer = ctx.route.max_buffer

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from gwproxy.context import Request
 from gwproxy.errors import BadRequest, HttpError
 from gwproxy.http.bodies import RequestBody
-from gwproxy.http.forwarding import client_address, request_id, strip_request
+from gwproxy.http.forwarding import client_address, client_scheme, is_trusted, request_id, strip_request
 from gwproxy.http.headers import Headers
 from gwproxy.http.hosts import parse_host
 from gwproxy.http.paths import canonical, split_target
@@ -52,14 +52,17 @@ class Ingress:
         chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
         declared = None if chunked else int(length) if length else 0
         request.body = RequestBody(environ["wsgi.input"], declared)
-        stripped = strip_request(raw, peer=request.peer, trusted=self._trusted)
-        request.headers, request.forwarded, request.upgrade = stripped.headers, stripped.forwarded, stripped.upgrade
+        stripped = strip_request(raw.items())
+        request.headers, request.upgrade = stripped.headers, stripped.upgrade
+        if is_trusted(request.peer, self._trusted):
+            request.forwarded = stripped.forwarded
+            request.scheme = client_scheme(request.scheme, stripped.forwarded)
         request.remote_addr = client_address(request.peer, raw.getlist("X-Forwarded-For"), self._trusted)
         request.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
         if request.method in _REFUSED_METHODS:
             raise HttpError(f"{request.method} is not proxied", status=405)
         target = split_target(_raw_target(environ))
-        request.host_header = target.authority or raw.get("Host") or ""
+        request.host_header = target.authority or stripped.host or ""
         if request.host_header:
             request.host = parse_host(request.host_header).name
         elif request.http_version == "1.1":

@@ -64,7 +64,7 @@ class Snapshot:
     router: Router[CompiledRoute]
     routes: tuple[CompiledRoute, ...] = field(repr=False)
     consumers: Consumers
-    unmatched: Chain = EMPTY_CHAIN
+    unmatched: Chain
 
     def upstreams(self) -> Iterator[LiveUpstream]:
         """Every upstream that a route refers to, with repetitions."""

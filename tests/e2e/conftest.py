@@ -1,0 +1,168 @@
+"""The real thing: gunicorn workers, a Redis, services, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+
+HERE = Path(__file__).parent
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], object], what: str, within: float = 20.0) -> object:
+    """Wait for a condition; its last falsy answer or error is shown if it never comes."""
+    deadline = time.monotonic() + within
+    answer: object = None
+    while time.monotonic() < deadline:
+        try:
+            answer = condition()
+            if answer:
+                return answer
+        except (OSError, requests.RequestException, redis.RedisError) as error:
+            answer = error
+        time.sleep(0.02)
+    raise AssertionError(f"waited {within} s in vain for {what}; last: {answer!r}")
+
+
+class Process:
+    """A child with its output in a file, ended with the test."""
+
+    def __init__(self, command: list[str], log: Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.child = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **(env or {})}, cwd=cwd)
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        self.child.send_signal(number)
+
+    def stop(self, within: float = 40.0) -> int:
+        if self.child.poll() is None:
+            self.child.terminate()
+        try:
+            return self.child.wait(within)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            self.child.wait()
+            raise AssertionError(f"did not stop within {within} s: {self.output()[-2000:]}") from None
+
+
+class RedisServer:
+    """Debian's redis-server on a unix socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = str(folder / "redis.sock")
+        self.url = f"unix://{self.path}"
+        self.process: Process | None = None
+        self.start()
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", "0", "--unixsocket", self.path, "--save", "", "--dir", str(self.folder)]
+        self.process = Process(command, self.folder / "redis.log")
+        until(lambda: self.client().ping(), "redis-server")
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.stop()
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=self.path, socket_timeout=5, decode_responses=True)
+
+
+class GatewayProcess:
+    """gwproxy under gunicorn, as in production."""
+
+    def __init__(self, folder: Path, env: dict[str, str], *, workers: int = 2, conf: Path | None = None) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.env = {"GWPROXY_STATE_DIR": str(folder / "state"), **env}
+        conf = conf or HERE.parent.parent / "gunicorn.conf.py"
+        bind, count = f"127.0.0.1:{self.port}", str(workers)
+        command = [sys.executable, "-m", "gunicorn", "-c", str(conf), "-b", bind, "-w", count, "gwproxy.wsgi:application"]
+        self.process = Process(command, folder / f"gateway-{self.port}.log", env=self.env, cwd=folder)
+        self.workers = workers
+
+    def ready(self) -> GatewayProcess:
+        until(lambda: self.process.child.poll() is not None or self.get("/.well-known/gwproxy/ready").status_code == 200, "a ready worker")
+        assert self.process.child.poll() is None, self.process.output()
+        return self
+
+    def get(self, path: str, **kwargs: object) -> requests.Response:
+        return self.request("GET", path, **kwargs)
+
+    def request(self, method: str, path: str, **kwargs: object) -> requests.Response:
+        kwargs.setdefault("timeout", 20)
+        kwargs.setdefault("allow_redirects", False)
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.request(method, self.url + path, **kwargs)  # type: ignore[arg-type]
+
+    def heartbeats(self, client: redis.Redis, prefix: str = "gw:") -> list[dict[str, str]]:
+        return [client.hgetall(key) for key in client.scan_iter(f"{prefix}worker:*")]  # type: ignore[misc]
+
+    def output(self) -> str:
+        return self.process.output()
+
+    def hup(self) -> None:
+        self.process.signal(signal.SIGHUP)
+
+
+@pytest.fixture(scope="session")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a service that answers with what it saw (echo_service.py)."""
+    folder = tmp_path_factory.mktemp("echo")
+    port = free_port()
+    process = Process([sys.executable, str(HERE / "echo_service.py"), str(port)], folder / "echo.log")
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: requests.get(url, timeout=5).status_code == 200, "the echo service")
+    yield url
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., GatewayProcess]]:
+    """Start gateways that are stopped with the module."""
+    started: list[GatewayProcess] = []
+
+    def start(folder: Path | None = None, *, workers: int = 2, conf: Path | None = None, **env: str) -> GatewayProcess:
+        gateway = GatewayProcess(folder or tmp_path_factory.mktemp("gateway"), env, workers=workers, conf=conf)
+        started.append(gateway)
+        return gateway
+
+    yield start
+    for gateway in started:
+        if gateway.process.child.poll() is None:
+            gateway.process.stop()
+
+
+def publish(server: RedisServer, document: object, prefix: str = "gw:") -> str:
+    """SET the routes as any client would; return the text."""
+    text = json.dumps(document)
+    server.client().set(f"{prefix}routes", text)
+    return text

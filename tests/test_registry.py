@@ -1,0 +1,123 @@
+"""Plugins are found, checked against the specifications, and refused by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from gwproxy import Context, Plugin, PluginConfig, Request, hookimpl
+from gwproxy.errors import PluginRefused
+from gwproxy.registry import Registry
+
+
+class Recorder(Plugin):
+    name = "recorder"
+    version = "3"
+
+    def __init__(self) -> None:
+        self.seen: list[object] = []
+
+    @hookimpl
+    def pre_auth(self, ctx: Context) -> None:
+        self.seen.append(ctx)
+
+    @hookimpl
+    def post_auth(self, config: PluginConfig, ctx: Context) -> None:
+        self.seen.append((ctx, config))
+
+    @hookimpl
+    def response(self, ctx: Context, config: PluginConfig) -> None:
+        self.seen.append((config, ctx))
+
+    @hookimpl
+    def configuration_applied(self, revision: int) -> None:
+        self.seen.append(revision)
+
+
+def test_hooks_are_called_with_the_arguments_they_name() -> None:
+    plugin, ctx, config = Recorder(), Context(Request("GET", "/")), PluginConfig()
+    hooks = Registry.of(plugin).registered("recorder").hooks
+    for phase in ("pre_auth", "post_auth", "response"):
+        hooks[phase](ctx, config)
+    assert plugin.seen == [ctx, (ctx, config), (config, ctx)]
+    assert set(hooks) == {"pre_auth", "post_auth", "response"}
+
+
+def test_lifecycle_hooks_get_what_they_name_and_failures_are_returned_by_name() -> None:
+    class Failing(Plugin):
+        name = "failing"
+
+        @hookimpl
+        def configuration_applied(self, digest: str) -> None:
+            raise RuntimeError(digest)
+
+    plugin = Recorder()
+    failures = Registry.of(plugin, Failing()).notify("configuration_applied", revision=7, digest="d")
+    assert plugin.seen == [7]
+    assert [(name, str(error)) for name, error in failures] == [("failing", "d")]
+
+
+MISFITS = {
+    "unknown hook": ("@hookimpl\n def pre_oauth(self, ctx): pass", "pre_oauth"),
+    "unknown argument": ("@hookimpl\n def pre_auth(self, context): pass", "context"),
+    "async": ("@hookimpl\n async def pre_auth(self, ctx): pass", "async"),
+    "generator": ("@hookimpl\n def pre_auth(self, ctx): yield", "generator"),
+    "async generator": ("@hookimpl\n async def pre_auth(self, ctx): yield", "async"),
+    "wrapper": ("@hookimpl(wrapper=True)\n def pre_auth(self, ctx): yield", "wrapper"),
+    "old wrapper": ("@hookimpl(hookwrapper=True)\n def pre_auth(self, ctx): yield", "wrapper"),
+    "unmarked": ("def pre_auth(self, ctx): pass", "@hookimpl"),
+    "priority": ("priority = 'high'", "priority"),
+    "config model": ("config_model = dict", "config_model"),
+}
+
+
+@pytest.mark.parametrize("case", MISFITS)
+def test_a_plugin_that_does_not_fit_is_refused_by_name_and_leaves_nothing(case: str) -> None:
+    body, reason = MISFITS[case]
+    scope: dict[str, object] = {"Plugin": Plugin, "hookimpl": hookimpl}
+    exec(f"class Misfit(Plugin):\n name = 'misfit'\n {body}", scope)
+    registry = Registry.of(Recorder())
+    with pytest.raises(PluginRefused, match="misfit") as refused:
+        registry.add(scope["Misfit"]())  # type: ignore[operator]
+    assert reason in refused.value.reason
+    assert list(registry.names) == ["recorder"]
+    registry.notify("configuration_applied", revision=1, digest="")
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(PluginRefused, match="taken twice"):
+        Registry.of(Recorder(), Recorder())
+
+
+def test_the_entry_point_and_the_class_agree_on_the_name() -> None:
+    with pytest.raises(PluginRefused, match="entry point"):
+        Registry().add(Recorder(), name="another")
+
+
+def test_what_is_no_plugin_is_refused() -> None:
+    with pytest.raises(PluginRefused, match=r"gwproxy\.Plugin"):
+        Registry().add(object(), name="thing")  # type: ignore[arg-type]
+
+
+def test_discovery_finds_the_built_in_plugins() -> None:
+    registry = Registry.discover()
+    built_in = {r.plugin.name for r in registry if r.package.startswith("gwproxy ")}
+    expected = {"cors", "jwt_auth", "webhook_signature", "rate_limit", "request_transform", "pii_log", "access_log"}
+    assert expected <= built_in
+    assert not expected & set(registry.broken)
+
+
+def test_the_order_of_the_built_in_plugins_is_pinned() -> None:
+    registry = Registry.discover()
+    order = {
+        "cors": ("pre_auth", 100),
+        "jwt_auth": ("auth", 200),
+        "webhook_signature": ("auth", 210),
+        "rate_limit": ("post_auth", 300),
+        "request_transform": ("pre_proxy", 400),
+        "pii_log": ("response", 890),
+        "access_log": ("response", 900),
+    }
+    for name, (phase, priority) in order.items():
+        found = registry.registered(name)
+        assert phase in found.hooks
+        assert found.plugin.priority == priority
