@@ -13,10 +13,10 @@ from gwproxy.dataplane.wire import Dechunker, Head, Malformed
 
 
 class RawResponse:
-    """A response whose head is here and whose body may still come. It has its connection until it ends.
+    """A response whose head is here and whose body may still come.
 
-    Whoever got it calls :meth:`close` in the end: that gives the connection back if the body was read to its end, and
-    closes it if not. Memory is bounded by one read, whatever the length.
+    The connection is its own until the last byte was read, and is given back then. Whoever got it calls :meth:`close` in
+    the end, which closes the connection of a body that was not read to its end. Memory is bounded by one read.
 
     :ivar status: 200 to 599; 101 if an upgrade was asked for.
     :ivar fields: the head's, in order, repeated, as spelled; latin-1, one character a byte.
@@ -80,7 +80,7 @@ class RawResponse:
 
     @property
     def socket(self) -> socket.socket:
-        """The connection itself, for a tunnel after 101. It is closed by :meth:`close`."""
+        """The connection itself, for a tunnel after 101; its timeout is the caller's to set, :meth:`close` closes it."""
         return self._connection.sock
 
     @property
@@ -106,8 +106,9 @@ class RawResponse:
             body = self._take(data) if data else self._end()
 
     def close(self) -> None:
-        """Give back the connection if the body was read to its end, else close it; a second call does nothing."""
-        self._connection.close()
+        """Close the connection, unless the body was read to its end: then it was given back. A second call does nothing."""
+        if not self.complete:  # else it may be somebody else's already
+            self._connection.close()
 
     release_conn = close  # requests' name for it. R14: one with a body left is never released
 

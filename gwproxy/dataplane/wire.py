@@ -164,8 +164,9 @@ class Dechunker:
         self._parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
 
     def on_message_begin(self) -> None:
-        """Called by the parser: when it is made, and for whatever follows the end."""
-        self.excess = self.ended
+        """Called by the parser: at the start, and for whatever follows the end, which it must not take for a message."""
+        if self.ended:
+            raise Malformed("bytes after the last chunk")
 
     def on_message_complete(self) -> None:
         """Called by the parser at the end."""

@@ -233,7 +233,7 @@ def test_P12_chunks_are_decoded_wherever_they_are_cut(step: int) -> None:
     assert (decoded, dechunker.ended, dechunker.excess) == (b"abcde", True, False)
 
 
-@pytest.mark.parametrize("excess", [b"x", b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"0\r\n\r\n"])
+@pytest.mark.parametrize("excess", [b"x", b"H", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"0\r\n\r\n"])
 @pytest.mark.parametrize("together", [True, False])
 def test_U20_what_follows_the_last_chunk_is_noticed(excess: bytes, together: bool) -> None:
     dechunker = Dechunker()
