@@ -6,6 +6,7 @@ This module is the public API, version 1: what a plugin may import, and nothing 
 from gwproxy.context import Context, Outcome, Request, Response
 from gwproxy.errors import PayloadTooLarge, RequestTimeout, StoreUnavailable
 from gwproxy.hookspecs import PHASES, hookimpl
+from gwproxy.http.addresses import is_forbidden as is_forbidden_address
 from gwproxy.http.headers import Headers
 from gwproxy.model import Consumer, Duration, Route, Size, Timeouts
 from gwproxy.plugin import Entry, Plugin, PluginConfig
@@ -39,4 +40,5 @@ __all__ = [
     "Timeouts",
     "__version__",
     "hookimpl",
+    "is_forbidden_address",
 ]

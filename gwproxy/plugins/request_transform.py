@@ -1,0 +1,155 @@
+"""Change a request before it is forwarded: set headers, remove headers, replace the path.
+
+Only what is sent upstream changes: the route was matched, and the request is logged, by the path the client asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, field_serializer, field_validator, model_validator
+
+from gwproxy import Context, Plugin, PluginConfig, hookimpl
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")  # RFC 9110 section 5.6.2: token
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
+# What the gateway itself decides on: framing, the connection (RFC 9110 section 7.6.1), and who is calling.
+_OWN = frozenset(
+    {
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "x-consumer",
+        "x-consumer-groups",
+        "x-user-id",
+    }
+)
+
+_PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+# The canonical path: what RFC 3986 allows in a segment, and escapes of what it does not.
+_CANONICAL = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_NOT_A_STEP = re.compile(r"//|/\.\.?(?:/|$)")
+
+FieldValue = Annotated[str, Field(max_length=8190)]
+
+
+class RequestTransformConfig(PluginConfig):
+    """What is changed."""
+
+    add_headers: dict[str, FieldValue] = Field(default_factory=dict, max_length=100)
+    """Header fields to set, by name; each replaces what the client sent under that name."""
+    remove_headers: tuple[str, ...] = Field(default=(), max_length=100)
+    """Names of header fields to remove, in any case."""
+    rewrite_path: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    """The whole path to ask the upstream for; `{name}` stands for a parameter of the route's template. The query stays. None: unchanged."""
+
+    @field_validator("add_headers")
+    @classmethod
+    def _fields(cls, fields: dict[str, str]) -> dict[str, str]:
+        seen: set[str] = set()
+        for name, value in fields.items():
+            _check_name(name)
+            if not _VALUE.fullmatch(value):
+                raise ValueError(f"the value of {name!r} has a line break, another control character, or one outside latin-1")
+            if name.lower() in seen:
+                raise ValueError(f"{name!r} is given twice: header names are compared without case")
+            seen.add(name.lower())
+        return fields
+
+    @field_validator("remove_headers")
+    @classmethod
+    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            _check_name(name)
+        return names
+
+    @field_validator("rewrite_path")
+    @classmethod
+    def _canonical(cls, path: str | None) -> str | None:
+        if path is not None:
+            _check_path(_PARAM.sub("x", path))
+        return path
+
+    @field_serializer("add_headers")
+    def _as_dict(self, fields: Mapping[str, str]) -> dict[str, str]:
+        return dict(fields)  # it is held as a read-only mapping, which JSON does not know
+
+    @model_validator(mode="after")
+    def _set_or_removed(self) -> RequestTransformConfig:
+        both = {name.lower() for name in self.add_headers} & {name.lower() for name in self.remove_headers}
+        if both:
+            raise ValueError(f"{', '.join(sorted(both))}: in add_headers and in remove_headers; adding replaces by itself")
+        return self
+
+
+class RequestTransform(Plugin):
+    """Set and remove request headers, and replace the path, just before the request is forwarded."""
+
+    name = "request_transform"
+    version = "1.0"
+    priority = 400
+    config_model = RequestTransformConfig
+
+    @hookimpl
+    def pre_proxy(self, ctx: Context, config: RequestTransformConfig) -> None:
+        """Change what goes upstream.
+
+        :raises KeyError: ``rewrite_path`` names a parameter that the route's path does not have (the client gets 500).
+        """
+        headers = ctx.request.headers
+        for name in config.remove_headers:
+            headers.remove(name)
+        for name, value in config.add_headers.items():
+            headers[name] = value
+        if config.rewrite_path is not None:
+            _rewrite(ctx, config.rewrite_path)
+
+
+def _rewrite(ctx: Context, template: str) -> None:
+    upstream = ctx.upstream
+    if upstream is None:
+        raise LookupError("a request without an upstream has no path to rewrite")
+    # Checked when it was configured: nothing but plain {name} can stand in it.
+    path = template.format_map(ctx.params)
+    if _NOT_A_STEP.search(path):  # parameters beside each other, such as `.` and `.`, can make what none of them is
+        ctx.abort(400, {"error": "Bad Request"})
+    url = upstream.url
+    start = url.index("/", url.index("://") + 3)
+    _, mark, query = url.partition("?")
+    upstream.url = url[:start] + path + mark + query
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a header name")
+    if name.lower() in _OWN:
+        raise ValueError(f"{name!r} is set by the gateway itself")
+
+
+def _check_path(path: str) -> None:
+    if "{" in path or "}" in path:
+        raise ValueError("braces hold a parameter's name only, such as {id}: letters, digits and underscores")
+    if not _CANONICAL.fullmatch(path):
+        raise ValueError("a path starts with '/' and has no query, fragment, space or backslash; escape other characters as %XX")
+    if _NOT_A_STEP.search(path):
+        raise ValueError("a path has no empty segments and no '.' or '..' segments")
+    for match in _ESCAPE.finditer(path):
+        byte = int(match[1], 16)
+        if byte in _UNRESERVED:
+            raise ValueError(f"{match[0]} stands for {chr(byte)!r}: write the character itself")
+        if byte < 0x20 or byte in (0x5C, 0x7F):
+            raise ValueError(f"{match[0]} is a control character or a backslash")
