@@ -1,0 +1,144 @@
+"""What no single model can see: names that must be unique or defined, patterns, addresses, and what contradicts itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from typing import Any
+
+from gwproxy.controlplane.masking import shown
+from gwproxy.controlplane.places import Path, path_text
+from gwproxy.controlplane.report import Report, did_you_mean
+from gwproxy.controlplane.urls import is_url, url_problem
+from gwproxy.dataplane.patterns import compile_host, compile_pattern, match_key
+from gwproxy.http.headers import check_field
+from gwproxy.model import Consumer, Model, PluginRef, Route, Upstream
+
+#: What the models can express and this version does not do: of which model, in which field, whether it is asked for, and
+#: what is expected instead. Such a document is refused: nothing is ignored in silence.
+UNSUPPORTED: tuple[tuple[type[Model], str, Callable[[Any], bool], str], ...] = (
+    (
+        Route,
+        "methods",
+        lambda methods: "CONNECT" in methods or "TRACE" in methods,
+        "methods that are forwarded; CONNECT and TRACE are answered 405 on every route",
+    ),
+)
+
+
+def check_supported(model: Model, path: Path, report: Report) -> None:
+    """Refuse what :data:`UNSUPPORTED` lists of the model that stands at ``path``."""
+    for kind, name, asks, expected in UNSUPPORTED:
+        if isinstance(model, kind) and asks(getattr(model, name)):
+            report.refuse((*path, name), "what this version does not support", expected)
+
+
+def check_route(route: Route, index: int, report: Report) -> Hashable:
+    """Check one route by itself: its pattern, hosts, header conditions, methods.
+
+    :returns: what it shares with every route that matches the same requests; None if its pattern or a host is not valid.
+    """
+    path: Path = ("routes", index)
+    check_supported(route, path, report)
+    key: Hashable = None
+    try:
+        key = match_key(route)
+    except ValueError:
+        _complain(compile_pattern, route.path, (*path, "path"), report)
+        for position, host in enumerate(route.hosts):
+            _complain(compile_host, host, (*path, "hosts", position), report)
+    _unique(route.methods, lambda i: (*path, "methods", i), "method", report)
+    _unique([host.lower() for host in route.hosts], lambda i: (*path, "hosts", i), "host", report)
+    names = list(route.headers)
+    for name, value in route.headers.items():
+        try:
+            check_field(name, value)
+        except ValueError as error:
+            report.refuse((*path, "headers", name), "a condition that no request meets", f"a header field ({error})", key=True)
+    _unique([name.lower() for name in names], lambda i: (*path, "headers", names[i]), "header", report, key=True)
+    return key
+
+
+def _complain(parse: Callable[[str], object], text: str, path: Path, report: Report) -> None:
+    try:
+        parse(text)
+    except ValueError as error:
+        report.refuse(path, shown(text), str(error))
+
+
+def check_upstream(name: str, upstream: Upstream, report: Report) -> None:
+    """Check one upstream by itself."""
+    path: Path = ("upstreams", name)
+    check_supported(upstream, path, report)
+    for index, target in enumerate(upstream.targets):
+        if expected := url_problem(target.url):
+            report.refuse((*path, "targets", index, "url"), shown(target.url), expected)
+    if not any(target.weight for target in upstream.targets):
+        report.warn((*path, "targets"), "no target with a weight above 0", "one at least; the upstream's routes answer 503")
+    _unique([target.url for target in upstream.targets], lambda i: (*path, "targets", i, "url"), "target", report)
+    if upstream.algorithm == "consistent_hash" and upstream.hash_on is None:
+        report.refuse(path, "algorithm 'consistent_hash' without hash_on", "hash_on: header:NAME, cookie:NAME, client or path")
+    if upstream.algorithm != "consistent_hash" and upstream.hash_on is not None:
+        report.refuse((*path, "hash_on"), f"hash_on with algorithm {upstream.algorithm!r}", "algorithm: consistent_hash")
+    if upstream.tls.key is not None and upstream.tls.cert is None:
+        report.refuse((*path, "tls", "key"), "a key without a certificate", "cert, the file of its certificate")
+
+
+def check_destinations(routes: Mapping[int, Route], upstreams: Collection[str], report: Report) -> None:
+    """Check that every route goes to a URL, or to an upstream of these names."""
+    for index, route in routes.items():
+        if route.upstream in upstreams:
+            continue
+        path: Path = ("routes", index, "upstream")
+        if is_url(route.upstream):
+            if expected := url_problem(route.upstream):
+                report.refuse(path, shown(route.upstream), expected)
+        else:
+            hint = did_you_mean(route.upstream, upstreams)
+            report.refuse(path, shown(route.upstream), f"a URL such as http://10.0.0.5:8000, or the name of a defined upstream{hint}")
+
+
+def check_routes(routes: Mapping[int, Route], keys: Mapping[int, Hashable], report: Report) -> None:
+    """Check what routes must not share: an id, or both a match and a priority.
+
+    :param keys: what :func:`check_route` returned of each.
+    """
+    _distinct({index: route.id for index, route in routes.items()}, lambda i: ("routes", i, "id"), "id", report)
+    seen: dict[Hashable, int] = {}
+    for index, route in routes.items():
+        first = seen.setdefault((keys[index], route.priority), index) if keys[index] is not None else index
+        if first != index:
+            twin = f"{path_text(('routes', first))} ({routes[first].id})"
+            report.refuse(
+                ("routes", index),
+                f"a route that matches what {twin} matches, with the same priority",
+                "another path, host, header condition, method or priority",
+            )
+
+
+def check_consumers(consumers: Mapping[int, Consumer], report: Report) -> None:
+    """Check what consumers must not share: an id, or what they are found by."""
+    _distinct({i: consumer.id for i, consumer in consumers.items()}, lambda i: ("consumers", i, "id"), "id", report)
+    matches = {i: frozenset(consumer.match.items()) for i, consumer in consumers.items()}
+    _distinct(matches, lambda i: ("consumers", i, "match"), "match", report)
+
+
+def check_globals(entries: Mapping[int, PluginRef], report: Report) -> None:
+    """Check that no plugin applies to every route twice: a route's entry could replace neither."""
+    _distinct({i: entry.name for i, entry in entries.items()}, lambda i: ("plugins", i, "name"), "name", report)
+
+
+def _distinct(values: Mapping[int, Hashable], place: Callable[[int], Path], what: str, report: Report) -> None:
+    seen: dict[Hashable, int] = {}
+    for index, value in values.items():
+        first = seen.setdefault(value, index)
+        if first != index:
+            found = shown(value) if isinstance(value, str) else f"the same {what}"
+            report.refuse(place(index), f"{found}, which is given twice", f"another {what} than that of {path_text(place(first)[:-1])}")
+
+
+def _unique(values: Sequence[str], place: Callable[[int], Path], what: str, report: Report, *, key: bool = False) -> None:
+    if len(set(values)) == len(values):
+        return
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            report.refuse(place(index), f"{shown(value)}, which is given twice", f"each {what} once", key=key)

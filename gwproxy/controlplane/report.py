@@ -1,0 +1,66 @@
+"""What is wrong with a document, gathered until everything has been looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from gwproxy.controlplane.places import Path, path_text
+from gwproxy.controlplane.text import Source
+from gwproxy.model import Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong, before its line is known.
+
+    :ivar path: from the top of the object form.
+    :ivar key: whether the last key is meant rather than its value.
+    """
+
+    path: Path
+    found: str
+    expected: str
+    key: bool = False
+
+
+class Report:
+    """Gathers findings about one source."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._refused: dict[Finding, None] = {}
+        self._warned: dict[Finding, None] = {}
+
+    def refuse(self, path: Path, found: str, expected: str, *, key: bool = False) -> None:
+        """Note a reason to refuse the document."""
+        self._refused[Finding(path, found, expected, key)] = None
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Note several reasons to refuse the document."""
+        self._refused.update(dict.fromkeys(findings))
+
+    def warn(self, path: Path, found: str, expected: str) -> None:
+        """Note what the operator should know of."""
+        self._warned[Finding(path, found, expected)] = None
+
+    def problems(self, besides: Collection[Path] = ()) -> tuple[Problem, ...]:
+        """Return every reason to refuse, by line, except those at the paths ``besides``."""
+        return self._sorted(finding for finding in self._refused if finding.path not in besides)
+
+    def warnings(self) -> tuple[Problem, ...]:
+        """Return every warning, by line."""
+        return self._sorted(self._warned)
+
+    def _sorted(self, findings: Iterable[Finding]) -> tuple[Problem, ...]:
+        problems = [
+            Problem(path_text(f.path), f.found, f.expected, *self._source.place(f.path, key=f.key), self._source.file) for f in findings
+        ]
+        return tuple(sorted(problems, key=lambda problem: (problem.line, problem.column)))
+
+
+def did_you_mean(written: str, names: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest of ``names``, or nothing if none is near."""
+    near = get_close_matches(written, list(names), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
