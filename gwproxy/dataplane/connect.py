@@ -40,11 +40,13 @@ def client_context(tls: TLS) -> ssl.SSLContext:
 
     :raises OSError: a file of ``tls`` cannot be read, or is not PEM (:class:`ssl.SSLError` is one).
     """
-    context = ssl.create_default_context(cafile=tls.ca)
-    context.set_alpn_protocols(["http/1.1"])
-    if not tls.verify:
+    if tls.verify:
+        context = ssl.create_default_context(cafile=tls.ca)
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
     if tls.cert is not None:
         context.load_cert_chain(tls.cert, tls.key)
     return context
@@ -61,15 +63,10 @@ def connect(origin: Origin, context: ssl.SSLContext | None, until: float) -> soc
     try:
         with _interrupted(until):
             sock = _first(_resolve(origin), until)
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return sock if context is None else _handshake(sock, context, origin, until)
-            except BaseException:
-                sock.close()
-                raise
+            return sock if context is None else _secured(sock, context, origin, until)
     except TimeoutError:
         raise UpstreamTimedOut(f"connecting to {origin} took too long", phase="connect") from None
-    except (OSError, UnicodeError) as error:  # UnicodeError: a name that IDNA cannot encode
+    except (OSError, ValueError) as error:  # ValueError: a name that neither IDNA nor TLS can express
         raise UpstreamFailed(f"connecting to {origin}: {error}", phase="connect") from error
 
 
@@ -111,6 +108,7 @@ def _first(addresses: list[tuple[int, Any]], until: float) -> socket.socket:
         try:
             sock.settimeout(_left(until) / remaining)
             sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException as error:
             sock.close()
             if remaining == 1 or not isinstance(error, OSError):
@@ -120,6 +118,17 @@ def _first(addresses: list[tuple[int, Any]], until: float) -> socket.socket:
     raise AssertionError("unreachable: the last address returns or raises")
 
 
-def _handshake(sock: socket.socket, context: ssl.SSLContext, origin: Origin, until: float) -> ssl.SSLSocket:
-    sock.settimeout(_left(until))
-    return context.wrap_socket(sock, server_hostname=origin.host.rstrip("."))
+def _secured(sock: socket.socket, context: ssl.SSLContext, origin: Origin, until: float) -> ssl.SSLSocket:
+    """Return the socket within TLS; it is closed if the handshake fails, however it does."""
+    try:
+        secured = context.wrap_socket(sock, server_hostname=origin.host.rstrip("."), do_handshake_on_connect=False)
+    except BaseException:
+        sock.close()
+        raise
+    try:
+        secured.settimeout(_left(until))
+        secured.do_handshake()
+    except BaseException:
+        secured.close()
+        raise
+    return secured

@@ -50,6 +50,7 @@ class GatewayResponse(requests.Response):
         self.request = request
         self.raw = raw
         self.status_code = raw.status
+        self.reason = ""
         self.history = []
         self.encoding = None
         self._content = False  # type: ignore[assignment]  # requests' mark for: not read yet

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import httptools
 
@@ -37,8 +37,7 @@ class Malformed(Exception):
     """What came is not HTTP/1.1, or is ambiguous; the message says how, for the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of a response.
 
     :ivar status: 100 to 599.

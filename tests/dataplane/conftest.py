@@ -137,15 +137,16 @@ class ScriptedUpstream:
                 return
             self._socks.append(sock)
             script = self._scripts[self.accepted] if self.accepted < len(self._scripts) else [CLOSE]
-            self._start(self._serve, sock, script)
-            with self._changed:
+            with self._changed:  # before anything is answered, so that a test that has its answer sees it
                 self.accepted += 1
                 self._changed.notify_all()
+            self._start(self._serve, sock, script)
 
     def _serve(self, sock: socket.socket, script: Script) -> None:
         try:
             if self._context is not None:
                 sock = self._context.wrap_socket(sock, server_side=True)
+                self._socks.append(sock)
             peer = Peer(self, sock)
             if callable(script):
                 script(peer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,8 +10,16 @@ import pytest
 import requests
 
 from gwproxy.dataplane.session import UpstreamSession
-from gwproxy.dataplane.transport import ClientLeft, Failure, GatewayAdapter, Origin, SizedBody, UpstreamFailed, UpstreamRequest
-from gwproxy.dataplane.transport import UpstreamTimedOut
+from gwproxy.dataplane.transport import (
+    ClientLeft,
+    Failure,
+    GatewayAdapter,
+    Origin,
+    SizedBody,
+    UpstreamFailed,
+    UpstreamRequest,
+    UpstreamTimedOut,
+)
 from gwproxy.model import Timeouts
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -100,16 +109,16 @@ def test_R6_a_body_beyond_its_length_is_not_sent(session: UpstreamSession, serve
 
 @pytest.mark.parametrize("length", [10, None])
 def test_B10_what_the_body_raises_passes_and_the_upstream_is_aborted(session: UpstreamSession, serve: Any, length: int | None) -> None:
-    class Own(Exception):
+    class OwnError(Exception):
         pass
 
     def chunks() -> Iterator[bytes]:
         yield b"abc"
-        raise Own
+        raise OwnError
 
     seen: list[bytes] = []
     upstream = serve(lambda peer: seen.append(peer.head() + peer.wait_closed()))
-    with pytest.raises(Own):
+    with pytest.raises(OwnError):
         session.exchange(request(upstream.origin, "POST", body=SizedBody(chunks(), length)))
     upstream.wait(ended=1)
     assert b"abc" in seen[0]
@@ -141,14 +150,12 @@ def test_an_early_answer_ends_the_sending_of_one_large_body(session: UpstreamSes
     def script(peer: Any) -> None:
         peer.sock.recv(1000)
         peer.say(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n")
-        upstream.finish.wait(5)
+        finish.wait(5)
 
-    import threading
-
+    finish = threading.Event()
     upstream = serve(script)
-    upstream.finish = threading.Event()
     raw = session.exchange(request(upstream.origin, "POST", body=b"x" * (32 << 20)))
-    upstream.finish.set()
+    finish.set()
     assert (raw.status, raw.complete) == (401, True)
 
 
@@ -160,8 +167,6 @@ def test_interim_answers_do_not_stop_the_sending(session: UpstreamSession, serve
         peer.buffer = head + b"\r\n\r\n" + peer.buffer
         peer.request()
         peer.say(OK)
-
-    import threading
 
     told = threading.Event()
 
@@ -176,8 +181,6 @@ def test_interim_answers_do_not_stop_the_sending(session: UpstreamSession, serve
 
 
 def test_a_request_that_is_not_taken_times_out(session: UpstreamSession, serve: Any) -> None:
-    import threading
-
     finish = threading.Event()
     upstream = serve(lambda peer: finish.wait(5))
     timeouts = Timeouts(connect=1.0, head=5.0, read=0.3)
