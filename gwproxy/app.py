@@ -14,13 +14,13 @@ from typing import Any
 import orjson
 
 from gwproxy.context import Context, Outcome
+from gwproxy.controlplane.agent import Agent
 from gwproxy.dataplane.budgets import BudgetWatchdog
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.ingress import Ingress
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import HttpError
 from gwproxy.settings import Settings
-from gwproxy.controlplane.agent import Agent
 
 log = logging.getLogger("gwproxy.app")
 
@@ -154,9 +154,7 @@ class Sending:
         response = ctx.response
         assert response is not None  # noqa: S101
         response.body.close()
-        outcome = Outcome(
-            response.status, ctx.request.body.received, self._sent, time.monotonic() - ctx.started, self._completed
-        )
+        outcome = Outcome(response.status, ctx.request.body.received, self._sent, time.monotonic() - ctx.started, self._completed)
         for finisher in ctx.finishers:
             try:
                 finisher(outcome)
@@ -166,7 +164,8 @@ class Sending:
 
 def _plain(start_response: StartResponse, status: int, body: dict[str, str]) -> Iterable[bytes]:
     data = orjson.dumps(body)
-    start_response(_REASONS[status], [("Content-Type", "application/json"), ("Content-Length", str(len(data))), ("Cache-Control", "no-store")])
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(data))), ("Cache-Control", "no-store")]
+    start_response(_REASONS[status], headers)
     return [data]
 
 

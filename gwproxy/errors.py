@@ -155,7 +155,6 @@ class Aborted(BaseException):
 
     __slots__ = ("body", "headers", "status")
 
-
     def __init__(self, status: int, body: Any = None, headers: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(status)
         self.status = status

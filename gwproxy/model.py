@@ -148,12 +148,19 @@ class Target(Model):
     """Share among the targets; 0: none."""
 
 
+def _status(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value  # ``502`` is how one writes it
+
+
 class Retries(Model):
     """When a request is sent again."""
 
     attempts: int = Field(default=2, ge=1, le=10)
     """All tries, the first included."""
-    on: tuple[Literal["connect", "reset", "timeout", "500", "502", "503", "504"], ...] = ("connect", "reset")
+    on: tuple[Annotated[Literal["connect", "reset", "timeout", "500", "502", "503", "504"], BeforeValidator(_status)], ...] = (
+        "connect",
+        "reset",
+    )
     """What is tried again."""
     methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS")
     """The methods whose repetition is safe, by the operator's word."""

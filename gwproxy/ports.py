@@ -82,7 +82,7 @@ class Gateway(Protocol):
 
     @property
     def worker_id(self) -> str:
-        """This worker's name, unique among all that run: ``host-pid-random``."""
+        """The worker's name, unique among all that run: ``host-pid-random``."""
 
     @property
     def state_dir(self) -> str:

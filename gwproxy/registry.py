@@ -81,13 +81,13 @@ class Registry:
             registry.add(plugin)
         return registry
 
-    def add(self, plugin: Plugin, *, package: str = "", name: str | None = None) -> None:
+    def add(self, plugin: object, *, package: str = "", name: str | None = None) -> None:
         """Check a plugin against the specifications and register it.
 
         :param name: of its entry point; None: the plugin's own.
         :raises PluginRefused: it does not fit, or its name is taken.
         """
-        _check_shape(plugin, name or plugin.name)
+        plugin = _checked(plugin, name)
         if plugin.name in self._registered:
             raise PluginRefused(plugin.name, "the name is taken twice")
         try:
@@ -163,24 +163,24 @@ def _positional(function: Callable[..., object], names: tuple[str, ...]) -> Hook
     return lambda ctx, config: function(**{name: {"ctx": ctx, "config": config}[name] for name in names})
 
 
-def _load(name: str, point: EntryPoint) -> Plugin:
+def _load(name: str, point: EntryPoint) -> object:
     try:
         loaded = point.load()
-        plugin = loaded() if inspect.isclass(loaded) else loaded
+        return loaded() if inspect.isclass(loaded) else loaded
     except (Exception, SystemExit) as error:  # a package may raise anything when it is imported
         raise PluginRefused(name, f"{_package(point)} does not import: {type(error).__name__}: {error}") from error
-    return plugin  # type: ignore[no-any-return]
 
 
-def _check_shape(plugin: object, name: str) -> None:
+def _checked(plugin: object, name: str | None) -> Plugin:
     if not isinstance(plugin, Plugin):
-        raise PluginRefused(name, f"{type(plugin).__name__} is not a subclass of gwproxy.Plugin")
-    if plugin.name != name:
+        raise PluginRefused(name or type(plugin).__name__, f"{type(plugin).__name__} is not a subclass of gwproxy.Plugin")
+    if name is not None and plugin.name != name:
         raise PluginRefused(name, f"its class says name = {plugin.name!r}; it must be the name of its entry point")
     if not isinstance(plugin.priority, int) or isinstance(plugin.priority, bool):
-        raise PluginRefused(name, f"priority is {plugin.priority!r}, not a whole number")
+        raise PluginRefused(plugin.name, f"priority is {plugin.priority!r}, not a whole number")
     if not (inspect.isclass(plugin.config_model) and issubclass(plugin.config_model, PluginConfig)):
-        raise PluginRefused(name, "config_model is not a subclass of gwproxy.PluginConfig")
+        raise PluginRefused(plugin.name, "config_model is not a subclass of gwproxy.PluginConfig")
+    return plugin
 
 
 def _package(point: EntryPoint) -> str:

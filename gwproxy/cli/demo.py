@@ -42,11 +42,11 @@ def command(bind: str, workers: int) -> int:
     """
     settings = Settings.from_environment()
     settings = dataclasses.replace(settings, redis_url=None, state_dir=settings.state_dir / "demo")
-    services = subprocess.Popen(  # noqa: S603
+    services = subprocess.Popen(
         [sys.executable, "-m", "gwproxy.demo.services"],
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=die_with_parent,  # noqa: PLW1509
+        preexec_fn=die_with_parent,
     )
     try:
         assert services.stdout is not None  # noqa: S101

@@ -163,7 +163,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)
-        self._child = subprocess.Popen(self._command, env=self._environ, preexec_fn=die_with_parent)  # noqa: S603, PLW1509
+        self._child = subprocess.Popen(self._command, env=self._environ, preexec_fn=die_with_parent)  # noqa: S603
         try:
             started()
             while self._child.poll() is None:

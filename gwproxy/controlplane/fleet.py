@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -56,7 +57,7 @@ class Heartbeat:
             "pid": str(os.getpid()),
             "started": iso(started),
             "plugins": orjson.dumps(
-                {**{r.plugin.name: r.plugin.version for r in registry}, **{name: "broken" for name in registry.broken}}
+                {**{r.plugin.name: r.plugin.version for r in registry}, **dict.fromkeys(registry.broken, "broken")}
             ).decode(),
         }
         self._now = threading.Event()
@@ -80,10 +81,8 @@ class Heartbeat:
         """Stop, and take the entry away."""
         self._closed = True
         self._now.set()
-        try:
+        with contextlib.suppress(StoreUnavailable):  # it expires by itself
             self._store.forget(self._worker_id)
-        except StoreUnavailable:
-            pass  # it expires by itself
 
     def fields(self) -> dict[str, str]:
         """Return the entry as it is written."""

@@ -83,7 +83,7 @@ def _send(ctx: Context, live: LiveUpstream, target: LiveTarget, client_gone: Cal
 def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] | None) -> UpstreamRequest:
     choice, request = ctx.upstream, ctx.request
     assert choice is not None  # noqa: S101 - a matched route has one
-    body: None | bytes | SizedBody
+    body: bytes | SizedBody | None
     if request.body.length == 0:
         body = None
     elif (kept := request.body.replayable(KEPT)) is not None:

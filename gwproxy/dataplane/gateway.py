@@ -46,7 +46,7 @@ class Gateway:
         try:
             if snapshot is None:
                 raise ServiceUnavailable("no configuration yet", headers=[("Retry-After", "1")])
-            compiled = _route(snapshot, ctx)
+            compiled = find_route(snapshot, ctx)
             steps = compiled.chain
             chain.run(steps["pre_auth"], ctx)
             chain.run_auth(steps["auth"], ctx)
@@ -84,7 +84,7 @@ class Gateway:
         return ctx
 
 
-def _route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
+def find_route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
     """Find the route and bind the context to it.
 
     :raises RouteNotFound: none matches.

@@ -16,7 +16,7 @@ from gwproxy.model import Consumer, Document, Route
 Chain = Mapping[str, Steps]
 
 #: No plugin in any phase.
-EMPTY_CHAIN: Chain = MappingProxyType({phase: () for phase in PHASES})
+EMPTY_CHAIN: Chain = MappingProxyType(dict.fromkeys(PHASES, ()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ class QuietHandler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the name is the base class's
+    def log(self, type: str, message: str, *args: object) -> None:
         """Log nothing."""
 
 

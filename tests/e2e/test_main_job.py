@@ -76,9 +76,7 @@ def test_a_refused_configuration_changes_nothing_and_every_worker_says_why(
     until(lambda: everywhere(gateway, redis_server, good), "all workers to be content again")
 
 
-def test_a_killed_worker_is_replaced_and_runs_the_live_configuration(
-    gateway: GatewayProcess, redis_server: RedisServer, echo: str
-) -> None:
+def test_a_killed_worker_is_replaced_and_runs_the_live_configuration(gateway: GatewayProcess, redis_server: RedisServer, echo: str) -> None:
     text = publish(redis_server, [{"path": "/killed", "upstream": echo}])
     until(lambda: everywhere(gateway, redis_server, text), "all workers")
     victim = gateway.heartbeats(redis_server.client())[0]["pid"]
