@@ -21,6 +21,7 @@ from gwproxy.store.connection import connect, mask_url
 from gwproxy.store.embedded import EmbeddedStore
 
 READY_PATH = "/.well-known/gwproxy/ready"
+_WAITING_AFTER = 3.0  # seconds without a configuration until that is said
 _READY_WITHIN = 60.0  # seconds until the waiting for a ready worker is given up; the gateway goes on
 
 EPILOG = """\b
@@ -115,13 +116,13 @@ def _serve(
 
 def _announce(bind: str) -> None:
     """Say when the gateway is ready, or that it waits for a configuration."""
-    until, waiting = time.monotonic() + _READY_WITHIN, False
-    while time.monotonic() < until:
+    began, waiting = time.monotonic(), False
+    while time.monotonic() - began < _READY_WITHIN:
         status = _probe(bind)
         if status == 200:
             _say(f"ready: http://{bind}")
             return
-        if status == 503 and not waiting:
+        if status == 503 and not waiting and time.monotonic() - began > _WAITING_AFTER:
             waiting = True
             _say("waiting for a configuration: SET gw:routes in the store, or name a file: gwproxy run gateway.yaml")
         time.sleep(0.1)

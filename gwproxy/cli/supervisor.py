@@ -39,7 +39,7 @@ def locked(state_dir: Path, bind: str) -> Iterator[None]:
     """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        handle = os.open(state_dir / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise CommandFailed(f"the state folder {state_dir} cannot be used: {error.strerror}; name another with GWPROXY_STATE_DIR") from None
     try:
