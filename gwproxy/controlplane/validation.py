@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from gwproxy.controlplane import wording
 from gwproxy.controlplane.environment import Part, replaced, without
 from gwproxy.controlplane.places import Path
-from gwproxy.controlplane.report import Report
+from gwproxy.controlplane.report import Finding, Report
 from gwproxy.controlplane.yamltext import plain
 
 M = TypeVar("M", bound=BaseModel)
@@ -33,9 +33,16 @@ def validate(model: type[M], part: Part, report: Report) -> M | None:
             return _validated(model, part.value)
         except ValidationError as error:
             refused = error
-    found = [finding for finding in wording.findings(refused, part, (model,)) if finding.path not in part.unset]
+    found = [finding for finding in wording.findings(refused, part, (model,)) if not _undecided(finding, part)]
     report.extend(found)
     return None if found else _with_defaults(model, part, refused)
+
+
+def _undecided(finding: Finding, part: Part) -> bool:
+    """Whether a finding is about a value that could not be resolved, or about an object as a whole that holds one."""
+    if finding.found == "nothing":  # a missing key is missing, whatever its neighbours are
+        return finding.path in part.unset
+    return any(path[: len(finding.path)] == finding.path for path in part.unset)
 
 
 def _validated(model: type[M], value: Any) -> M:

@@ -1,0 +1,84 @@
+"""``gwproxy export``: the live configuration, as it was written, to be edited and applied again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from gwproxy.cli.output import json_option, print_json, print_warning
+from gwproxy.cli.store_option import open_configuration, redis_option
+from gwproxy.controlplane.masking import mask
+from gwproxy.controlplane.places import Path, path_text
+from gwproxy.controlplane.text import read
+from gwproxy.errors import CommandFailed
+from gwproxy.registry import Registry
+
+EPILOG = """\b
+Examples:
+  gwproxy export > gateway.yaml
+  gwproxy export --redis redis://10.0.0.9/0
+  gwproxy export --json | jq '.routes[].id'
+"""
+
+
+@click.command(epilog=EPILOG)
+@redis_option
+@json_option
+def command(redis_url: str | None, as_json: bool) -> int:
+    """Print the live configuration as YAML.
+
+    It is printed as it was written, so that applying it again changes nothing: references such as ${NAME} stay
+    references, and defaults are not filled in. A secret that was written as plain text is therefore printed as plain
+    text; stderr says where one seems to be.
+    """
+    store = open_configuration(redis_url)
+    live = store.read()
+    if live.data is None:
+        raise CommandFailed("there is no configuration yet; publish one with 'gwproxy run gateway.yaml' or SET gw:routes")
+    tree = read(live.data, "the live configuration").tree
+    secrets = [path_text(path) for path in _differences(tree, mask(tree, Registry.discover()))]
+    if as_json:
+        print_json(tree)
+    else:
+        click.echo(to_yaml(tree), nl=False)
+    if secrets:
+        print_warning(f"the output holds what seem to be secrets as plain text, at {', '.join(secrets)}; use ${{NAME}} instead")
+    return 0
+
+
+def to_yaml(tree: Any) -> str:
+    """Return a configuration's tree as YAML that reads back as the same tree."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Quotes every string that one of two YAML versions would not read as that string."""
+
+        def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+            super().increase_indent(flow, False)  # lists below their key are indented: easier to read
+
+    Dumper.add_representer(str, _represent_string)
+    return yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _represent_string(dumper: Any, text: str) -> Any:
+    from gwproxy.controlplane.yamltext import plain
+
+    try:
+        ambiguous = not isinstance(plain(text), str)  # 1e3 is a number in YAML 1.2 and a string in 1.1
+    except ValueError:
+        ambiguous = True
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if ambiguous or not text.isprintable() else None)
+
+
+def _differences(written: Any, masked: Any, path: Path = ()) -> Iterator[Path]:
+    """Yield where masking changed something."""
+    if isinstance(written, dict) and isinstance(masked, dict):
+        for key, value in written.items():
+            yield from _differences(value, masked[key], (*path, key))
+    elif isinstance(written, list) and isinstance(masked, list):
+        for index, value in enumerate(written):
+            yield from _differences(value, masked[index], (*path, index))
+    elif written != masked:
+        yield path

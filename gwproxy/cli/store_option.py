@@ -1,0 +1,69 @@
+"""Finding the live gateway: its store, by option, environment or the state folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gwproxy.cli import run_file
+from gwproxy.errors import CommandFailed
+from gwproxy.settings import Settings
+
+if TYPE_CHECKING:
+    from gwproxy.store.configuration import ConfigurationStore
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEMO = "demo"  # where, in the state folder, ``gwproxy demo`` keeps its own
+PATIENCE = 5.0  # seconds a command waits for the store
+
+
+def redis_option(function: F) -> F:
+    """Decorate a command that concerns a live gateway: it gets ``redis_url``, None if the option was not given."""
+    text = "The gateway's store. Default: GWPROXY_REDIS_URL, else that of the gateway started on this machine."
+    return click.option("--redis", "redis_url", metavar="URL", help=text)(function)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """Where a gateway keeps its data.
+
+    :ivar prefix: of its keys.
+    """
+
+    url: str
+    prefix: str
+
+
+def find_store(redis_url: str | None, settings: Settings) -> StoreAddress:
+    """Return the store of the live gateway.
+
+    :param redis_url: the option; None if it was not given.
+    :raises CommandFailed: there is none; says what to do.
+    """
+    if url := redis_url or settings.redis_url:
+        return StoreAddress(url, settings.prefix)
+    running = run_file.read(settings.state_dir) or run_file.read(settings.state_dir / DEMO)
+    if running is None:
+        raise CommandFailed(
+            f"no gateway found: none runs with the state folder {settings.state_dir}; "
+            "start one with 'gwproxy run gateway.yaml', or name its store with --redis URL or GWPROXY_REDIS_URL"
+        )
+    return StoreAddress(running.redis_url, running.prefix)
+
+
+def open_configuration(redis_url: str | None) -> ConfigurationStore:
+    """Open the live gateway's store.
+
+    :param redis_url: the option; None if it was not given.
+    :raises CommandFailed: there is none, or its URL makes no sense; says what to do.
+    """
+    found = find_store(redis_url, Settings.from_environment())
+    from gwproxy.store.configuration import ConfigurationStore
+    from gwproxy.store.connection import check_prefix, connect
+
+    check_prefix(found.url, found.prefix)
+    return ConfigurationStore(connect(found.url, timeout=PATIENCE, max_connections=4), found.prefix)
