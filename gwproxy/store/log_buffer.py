@@ -1,0 +1,168 @@
+"""Log entries on their way to the store: kept in a bounded buffer, written in batches, off the request path."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from typing import Any, Protocol
+
+import redis
+from redis.exceptions import ResponseError
+
+from gwproxy.errors import StoreUnavailable
+from gwproxy.store.connection import STORE_ERRORS, describe
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 0.1  # seconds an entry waits at most, with the store at hand
+EAGER = 200  # entries that are written without waiting for the interval
+BATCH_ENTRIES = 500
+BATCH_BYTES = 256 * 1024  # a batch must pass within the client's timeout
+LONGEST_PAUSE = 5.0  # seconds between tries while the store is away
+
+
+class StopEvent(Protocol):
+    """What ends :meth:`LogBuffer.run`: a ``threading.Event``, or gevent's."""
+
+    def is_set(self) -> bool:
+        """Whether to stop."""
+
+    def wait(self, timeout: float) -> object:
+        """Wait until set, or ``timeout`` seconds."""
+
+
+class LogBuffer:
+    """Appends entries to lists in the store, in order, each list trimmed to its newest.
+
+    While the store is away entries wait. A full buffer drops its oldest entry for a new one, as the list itself would,
+    and counts it. A batch whose reply was lost is written again: no entry is lost, some may be there twice.
+
+    :param client: with a timeout that fits a batch of 256 KiB; not the one of the request path.
+    :param prefix: of the lists' names.
+    :param most_entries: waiting at once, all lists together.
+    :param most_bytes: likewise.
+    """
+
+    def __init__(self, client: redis.Redis, prefix: str = "gw:", *, most_entries: int = 10_000, most_bytes: int = 16 << 20) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._most_entries = most_entries
+        self._most_bytes = most_bytes
+        self._waiting: deque[tuple[str, bytes, int]] = deque()
+        self._batch: list[tuple[str, bytes, int]] = []  # being written: not dropped, its outcome may be unknown
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._full_enough = threading.Event()
+        self._refused: set[str] = set()
+        self.dropped = 0
+
+    @property
+    def pending(self) -> int:
+        """Entries that are not known to be written."""
+        return len(self._waiting) + len(self._batch)
+
+    def add(self, list_name: str, entry: bytes, keep: int = 10_000) -> None:
+        """Take ``entry`` for the list ``list_name``, of which the newest ``keep`` stay. Never blocks, never raises."""
+        with self._lock:
+            if len(entry) > self._most_bytes:
+                self.dropped += 1
+                return
+            self._waiting.append((list_name, entry, keep))
+            self._bytes += len(entry)
+            while self._waiting and (self.pending > self._most_entries or self._bytes > self._most_bytes):
+                self._bytes -= len(self._waiting.popleft()[1])
+                self.dropped += 1
+        if len(self._waiting) >= EAGER:
+            self._full_enough.set()
+
+    def flush(self) -> int:
+        """Write all that waits now; return how many entries were written.
+
+        :raises StoreUnavailable: the store did not answer; what is not known to be written stays.
+        """
+        written = 0
+        with self._writing:
+            self._full_enough.clear()
+            remaining = self.pending  # what comes meanwhile is for the next time, or this would not end
+            while remaining > 0 and self._take_batch():
+                remaining -= len(self._batch)
+                written += self._write_batch()
+        return written
+
+    def run(self, stop: StopEvent) -> None:
+        """Flush until ``stop`` is set; never raises. While the store is away, try less and less often, with jitter."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                self.flush()
+            except Exception as error:
+                # Also what nobody thought of: a worker whose log loop has died loses its logs silently.
+                failures += 1
+                if failures == 1:
+                    log.warning("log_store_away reason=%r pending=%d", describe(error), self.pending)
+                stop.wait(random.uniform(0.5, 1.0) * min(INTERVAL * 2**failures, LONGEST_PAUSE))  # noqa: S311
+                continue
+            if failures:
+                log.info("log_store_back dropped=%d", self.dropped)
+            failures = 0
+            self._full_enough.wait(INTERVAL)
+
+    def close(self) -> None:
+        """Write what waits, once; what cannot be written is counted as dropped."""
+        try:
+            self.flush()
+        except StoreUnavailable as error:
+            log.warning("log_entries_lost count=%d reason=%r", self.pending, describe(error))
+        with self._lock:
+            self.dropped += self.pending
+            self._waiting.clear()
+            self._batch = []
+            self._bytes = 0
+
+    def _take_batch(self) -> bool:
+        with self._lock:
+            size = sum(len(entry) for _, entry, _ in self._batch)
+            while self._waiting and len(self._batch) < BATCH_ENTRIES and size < BATCH_BYTES:
+                self._batch.append(self._waiting.popleft())
+                size += len(self._batch[-1][1])
+        return bool(self._batch)
+
+    def _write_batch(self) -> int:
+        """Write the batch in one round trip; lists that were written, or cannot be, leave it."""
+        lists: dict[str, list[bytes]] = {}
+        keeps: dict[str, int] = {}
+        for name, entry, keep in self._batch:
+            lists.setdefault(name, []).append(entry)
+            keeps[name] = keep
+        try:
+            pipeline = self._client.pipeline(transaction=False)
+            for name, entries in lists.items():
+                pipeline.rpush(self._prefix + name, *entries)
+                pipeline.ltrim(self._prefix + name, -keeps[name], -1)
+            replies: list[Any] = pipeline.execute(raise_on_error=False)
+        except STORE_ERRORS as error:
+            raise StoreUnavailable(describe(error)) from error
+        return self._settle(lists, replies[::2])
+
+    def _settle(self, lists: dict[str, list[bytes]], replies: list[Any]) -> int:
+        written, away = 0, ""
+        for (name, entries), reply in zip(lists.items(), replies, strict=True):
+            if isinstance(reply, Exception) and type(reply) is not ResponseError:
+                away = describe(reply)  # READONLY, OOM, ...: it will take them later
+                continue
+            if isinstance(reply, Exception):
+                self.dropped += len(entries)  # the key is no list: it never will
+                if name not in self._refused:
+                    self._refused.add(name)
+                    log.error("log_list_refused list=%s reason=%r", name, describe(reply))
+            else:
+                written += len(entries)
+            with self._lock:
+                self._bytes -= sum(map(len, entries))
+                self._batch = [item for item in self._batch if item[0] != name]
+        if away:
+            raise StoreUnavailable(away)
+        return written

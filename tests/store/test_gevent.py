@@ -1,0 +1,143 @@
+"""The same under gevent, as in a worker: in a process of its own, since patching is for good."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+START = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, signal, sys, time
+from gwproxy.errors import StoreUnavailable
+from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.store.connection import connect
+from gwproxy.store.shared import RedisStore
+url, pid = sys.argv[1], int(sys.argv[2])
+store = RedisStore.from_url(url)
+"""
+
+
+def run(server, script: str) -> list[str]:
+    code = START + textwrap.dedent(script)
+    done = subprocess.run([sys.executable, "-c", code, server.url, str(server.process.pid)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_L05_greenlets_share_round_trips_and_the_limit_is_exact(server, client):
+    client.config_resetstat()
+    output = run(
+        server,
+        """
+        jobs = [gevent.spawn(lambda: [store.take("k", limit=300, window=600).allowed for _ in range(10)]) for _ in range(100)]
+        print(sum(sum(job.get()) for job in jobs))
+        print(len(store.client.connection_pool._connections) <= 20)
+        """,
+    )
+    assert output == ["300", "True"]
+
+
+def test_Q05_a_frozen_store_stops_neither_requests_nor_the_rest_of_the_worker(server):
+    output = run(
+        server,
+        """
+        store.take("k", limit=5, window=60)
+        ticks = []
+        def tick():
+            while True:
+                ticks.append(time.monotonic())
+                gevent.sleep(0.01)
+        gevent.spawn(tick)
+        def request(n):
+            gevent.sleep(n * 0.002)
+            began = time.monotonic()
+            try:
+                store.take("k", limit=5, window=60)
+            except StoreUnavailable:
+                return time.monotonic() - began
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            took = [job.get() for job in [gevent.spawn(request, n) for n in range(200)]]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        print(max(took) < 0.6, None in took)
+        print(max(b - a for a, b in zip(ticks, ticks[1:])) < 0.3)
+        gevent.sleep(1.1)
+        print(store.take("k", limit=5, window=60).allowed)
+        """,
+    )
+    assert output == ["True False", "True", "True"]
+
+
+def test_Q06_greenlets_killed_in_the_middle_mix_up_nobodys_replies(server):
+    output = run(
+        server,
+        """
+        import random
+        from gwproxy.errors import BudgetExceeded
+        random.seed(7)
+        wrong, killed, right = [], [], []
+        def ask(n):
+            for i in range(40):
+                name = f"{n}/{i}"
+                try:
+                    store.put(name, name.encode(), ttl=60)
+                    got = store.get(name)
+                except StoreUnavailable:
+                    continue
+                except BudgetExceeded:
+                    killed.append(n)
+                    return
+                (right if got == name.encode() else wrong).append((name, got))
+        jobs = [gevent.spawn(ask, n) for n in range(60)]
+        while not all(job.ready() for job in jobs):
+            gevent.sleep(0.001)
+            if len(killed) < 20:
+                random.choice(jobs).kill(BudgetExceeded, block=False)
+        print(wrong, len(right) > 100, len(killed) >= 10, store._trips._under_way, store._trips._waiting)
+        print(store.get("nothing"))
+        """,
+    )
+    assert output == ["[] True True 0 []", "None"]
+
+
+def test_logs_and_hints_work_in_greenlets(server, client):
+    output = run(
+        server,
+        """
+        from gevent.event import Event
+        stop = Event()
+        writer = gevent.spawn(store.logs.run, stop)
+        for n in range(1000):
+            store.log("access_log", b"%d" % n)
+        configuration = ConfigurationStore(connect(url, timeout=2.0))
+        heard = configuration.subscribe()
+        print(heard.wait(2.0))
+        gevent.spawn_later(0.05, configuration.publish, b"[]", actor="me")
+        print(heard.wait(10.0))
+        with gevent.Timeout(10):
+            while store.logs.pending:
+                gevent.sleep(0.01)
+        stop.set()
+        writer.join(5)
+        print(writer.ready(), store.dropped)
+        heard.close()
+        """,
+    )
+    assert output == ["True", "True", "True 0"]
+    assert client.llen("gw:access_log") == 1000
+
+
+def test_importing_and_constructing_start_nothing():
+    code = """
+import threading
+import gwproxy.store.shared, gwproxy.store.configuration, gwproxy.store.embedded
+from gwproxy.store.shared import RedisStore
+store = RedisStore.from_url("redis://192.0.2.1")
+import sys
+print(threading.active_count(), "gevent" in sys.modules, store.logs.pending)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.stdout.split() == ["1", "False", "0"], done.stderr
