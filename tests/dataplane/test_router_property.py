@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from typing import Any
 
 from hypothesis import given, settings
@@ -12,42 +13,49 @@ from gwproxy.dataplane.router import Router
 from gwproxy.http.headers import Headers
 from gwproxy.model import Route
 
-_SEGMENTS = st.sampled_from(["a", "b", "c"])
-_HOSTS = ["a.example.org", "example.org", "b.a.example.org", "other.net", ""]
-_REGEXES = ["~^/a", "~/b$", "~^/(?:a|b)/c", "~^/[ab]+/", "~.*c", "~^/$"]
+_SEGMENTS = st.sampled_from(["a", "b"])
+_REGEXES = ["~^/a", "~/b$", "~^/(?:a|b)/b", "~^/[ab]+/", "~.*b", "~^/$"]
 
 
 def _join(segments: list[str], end: str) -> str:
     return "/" + "/".join(segments) + end if segments else "/"
 
 
-_LITERAL = st.builds(_join, st.lists(_SEGMENTS, max_size=4), st.sampled_from(["", "/"]))
+_LITERAL = st.builds(_join, st.lists(_SEGMENTS, max_size=3), st.sampled_from(["", "/"]))
 
 
 @st.composite
 def _templates(draw: st.DrawFn) -> str:
-    segments = draw(st.lists(st.sampled_from(["a", "b", "{}", "{}"]), min_size=1, max_size=4))
+    segments = draw(st.lists(st.sampled_from(["a", "b", "{}", "{}"]), min_size=1, max_size=3))
     named = ["{p%s}" % i if s == "{}" else s for i, s in enumerate(segments)]  # noqa: UP031
     return _join(named, draw(st.sampled_from(["", "", "/*", "/"])))
 
 
-_PATHS = st.one_of(_LITERAL, _LITERAL.map("=".__add__), _templates(), st.sampled_from(_REGEXES))
+_PATHS = st.one_of(_LITERAL, _LITERAL, _templates(), _templates(), _LITERAL.map("=".__add__), st.sampled_from(_REGEXES))
 _ROUTES = st.builds(
     lambda **fields: Route(upstream="http://127.0.0.1:1", **fields),
     id=st.just("r"),
     path=_PATHS,
-    hosts=st.lists(st.sampled_from(["a.example.org", "*.example.org", "*.a.example.org", "*.org", "other.net"]), max_size=2).map(tuple),
+    hosts=st.sampled_from(
+        [(), (), (), ("a.example.org",), ("*.example.org",), ("*.org",), ("*.org", "a.example.org"), ("b.net", "*.example.org")]
+    ),
     methods=st.sampled_from([(), (), ("GET",), ("POST",), ("GET", "OPTIONS")]),
     headers=st.sampled_from([{}, {}, {"X-A": "1"}, {"x-a": "2"}, {"x-a": "1", "x-b": "1"}]),
     priority=st.sampled_from([0, 0, 0, 1, -1]),
     strip_path=st.booleans(),
 )
-_REQUESTS = st.tuples(
-    st.sampled_from(_HOSTS),
-    st.builds(_join, st.lists(_SEGMENTS, max_size=5), st.sampled_from(["", "/"])),
-    st.sampled_from(["GET", "HEAD", "POST", "OPTIONS"]),
-    st.sampled_from([[], [("x-a", "1")], [("X-A", "2"), ("X-B", "1")], [("x-a", "1"), ("x-a", "2"), ("x-b", "1")]]),
-    st.booleans(),
+_TABLES = st.one_of(
+    st.lists(_ROUTES, min_size=2, max_size=10),
+    st.lists(_PATHS.map(lambda path: Route(id="r", path=path, upstream="http://127.0.0.1:1")), min_size=2, max_size=10),
+)
+_REQUESTS = list(
+    product(
+        ["a.example.org", "c.b.example.org", "b.net", ""],
+        ["/", "/a", "/b", "/a/", "/a/a", "/a/b", "/b/a", "/b/b/", "/a/b/a", "/a/b/b", "/b/a/b/", "/c/a", "/a/c/b"],
+        ["GET", "HEAD", "POST"],
+        [[], [("x-a", "1")], [("X-A", "2"), ("X-A", "1"), ("X-B", "1")]],
+        [False, True],
+    )
 )
 
 
@@ -102,13 +110,11 @@ def _plain_match(routes: list[Route], host: str, path: str, method: str, headers
     return int(min(candidates)[-1]) if candidates else None
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(_ROUTES, max_size=12), st.lists(_REQUESTS, min_size=1, max_size=8))
-def test_takes_the_route_that_the_contract_says(
-    routes: list[Route], requests: list[tuple[str, str, str, list[tuple[str, str]], bool]]
-) -> None:
+@settings(max_examples=150, deadline=None)
+@given(_TABLES, st.integers(0, 10))
+def test_takes_the_route_that_the_contract_says(routes: list[Route], offset: int) -> None:
     router = Router([(route, index) for index, route in enumerate(routes)])
-    for host, path, method, fields, preflight in requests:
+    for host, path, method, fields, preflight in _REQUESTS[offset::11]:
         expected = _plain_match(routes, host, path, method, fields, preflight)
         match = router.match(host, path, method, Headers(fields), preflight=preflight)
         assert (match.entry if match else None) == expected
