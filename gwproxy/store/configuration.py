@@ -27,7 +27,7 @@ _PAGE = 20  # revisions a round trip: each carries a whole configuration
 _FINGERPRINT = "local v = redis.call('GET', KEYS[1]) if not v or v == '' then return false end return redis.sha1hex(v)"
 
 
-class RevisionConflict(GatewayError):  # noqa: N818 - an error's name says what is wrong, as in gwproxy.errors
+class RevisionConflict(GatewayError):
     """Somebody else changed the configuration first.
 
     :ivar revision: the current one.

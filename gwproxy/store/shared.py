@@ -75,6 +75,8 @@ class RedisStore:
         return reply if reply is None else bytes(reply)
 
     def put(self, name: str, value: bytes, *, ttl: float) -> None:
+        if not isinstance(value, bytes):
+            raise TypeError(f"a value is bytes, not {type(value).__name__}")  # before it fails a trip that others share
         self._trips.execute("SET", self._key(name), value, "PX", _milliseconds(ttl))
 
     def log(self, name: str, entry: bytes, *, keep: int = 10_000) -> None:

@@ -41,6 +41,13 @@ def test_what_is_put_can_be_got_until_it_expires(store, client, wait_until):
     wait_until(lambda: store.get("token") is None)
 
 
+def test_a_plugins_mistake_is_its_own(store):
+    for _ in range(10):
+        with pytest.raises(TypeError, match="a value is bytes, not dict"):
+            store.put("k", {"a": 1}, ttl=60)
+    assert not store.breaker.is_open
+
+
 def test_S06_everything_it_writes_has_a_lifetime_but_the_log(store, client):
     for algorithm in ("fixed_window", "sliding_window", "token_bucket"):
         store.take(algorithm, limit=5, window=60, algorithm=algorithm)
