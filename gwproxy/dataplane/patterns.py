@@ -50,6 +50,8 @@ class Pattern:
 
         This is one pattern's answer; the router finds the one among many by an index, not by asking each.
         """
+        if path[:1] != "/":  # OPTIONS *
+            return None
         if self.kind == "exact":
             return path if path == self.text else None
         if self.kind == "regex":

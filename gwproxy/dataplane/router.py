@@ -163,10 +163,12 @@ class Router(Generic[T]):
         """Return the route of a request; None if there is none.
 
         :param host: lower case, without port; empty if the request names none.
-        :param path: canonical.
+        :param path: canonical; ``*``, the target of OPTIONS for the server itself, is no path and matches no route.
         :param method: of a preflight, the method that is asked for.
         :param preflight: True ignores header conditions: a browser sends none of the headers it asks for.
         """
+        if path[:1] != "/":
+            return None
         found: list[int] = []
         segments = path[1:].split("/", self._depth)
         self._any.collect(path, segments, found)

@@ -59,9 +59,8 @@ _NO_OPTIONS: frozenset[str] = frozenset()
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 # An element of X-Forwarded-For: an IPv4 address, an IPv6 address with or without brackets; a port where it is clear.
-_ELEMENT = re.compile(
-    r"[ \t]*(?:([0-9.]+)(?::[0-9]{1,5})?|\[([0-9A-Fa-f:.]+)(?:%[\w.-]+)?\](?::[0-9]{1,5})?|([0-9A-Fa-f:.]+)(?:%[\w.-]+)?)[ \t]*"
-)
+_VERSION_6 = r"([0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(?:%[0-9A-Za-z_.-]+)?"
+_ELEMENT = re.compile(rf"[ \t]*(?:([0-9.]+)(?::[0-9]{{1,5}})?|\[{_VERSION_6}\](?::[0-9]{{1,5}})?|{_VERSION_6})[ \t]*")
 _DEEPEST = 32  # elements of a chain that are looked at
 _LONGEST = 80  # characters of an element
 

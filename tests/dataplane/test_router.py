@@ -152,6 +152,10 @@ def test_of_thousands_of_branches_that_match_the_most_literal_is_found() -> None
     assert _taken(router, "/" + "a/" * depth + "other") is None
 
 
+def test_N09_the_asterisk_is_no_path() -> None:
+    assert _taken(_router("/", "~.*", "/{x}"), "*", method="OPTIONS") is None
+
+
 def test_N14_paths_are_compared_with_their_case() -> None:
     assert _taken(_router("/admin"), "/ADMIN") is None
 
