@@ -106,10 +106,10 @@ class EntryChecker:
             return
         if seconds > SLOWEST:
             self._report.refuse(part.path, f"a check of {seconds:.1f} s by plugin {plugin.name!r}", f"at most {SLOWEST:g} s")
-        if config is not None:
-            made.configs[index] = config
-        elif part.unset:
+        if part.unset:  # never a configuration with '${NAME}' in it, say as a secret
             made.unavailable[index] = "; ".join(sorted(set(part.unset.values())))
+        elif config is not None:
+            made.configs[index] = config
 
 
 def _line(text: str) -> str:

@@ -23,7 +23,7 @@ _NOT_FINITE = {"NaN", "Infinity", "-Infinity"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-class NotJson(Exception):  # noqa: N818 - never leaves this package
+class NotJson(Exception):
     """The text is no JSON; ``problems`` says where, beside what else was seen up to there."""
 
     def __init__(self, problems: list[Problem]) -> None:

@@ -108,7 +108,7 @@ def parse(
     parser = _Parser(report, environment if environment_used else None, plugins, reusable, pause, lenient=lenient)
     with _no_collection():
         document = parser.document(tree)
-    problems = report.problems(parser.unset)
+    problems = report.problems()
     if problems:
         raise ConfigurationRefused(problems)
     return Parsed(document, parser.configs, parser.unavailable, report.warnings(), data, file, plugins, parser.built)
@@ -167,7 +167,6 @@ class _Parser:
         self.reusable = reusable
         self.pause = pause
         self.lenient = lenient
-        self.unset: set[Path] = set()
         self.configs: dict[tuple[int, int], PluginConfig] = {}
         self.unavailable: dict[tuple[int, int], str] = {}
         self.built: dict[tuple[bytes, tuple[Path, ...]], _Built] = {}
@@ -192,7 +191,7 @@ class _Parser:
         if self.environment is None:
             return Part(path, value)
         part = resolve(value, path, self.environment, self.report)
-        self.unset.update(part.unset)
+        self.report.leave(part.unset)
         return part
 
     def upstreams(self, tree: dict[str, Any]) -> dict[str, Upstream]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -32,22 +32,27 @@ class Report:
         self._source = source
         self._refused: dict[Finding, None] = {}
         self._warned: dict[Finding, None] = {}
+        self._unknown: set[Path] = set()
 
     def refuse(self, path: Path, found: str, expected: str, *, key: bool = False) -> None:
         """Note a reason to refuse the document."""
-        self._refused[Finding(path, found, expected, key)] = None
+        self.extend([Finding(path, found, expected, key)])
 
     def extend(self, findings: Iterable[Finding]) -> None:
         """Note several reasons to refuse the document."""
-        self._refused.update(dict.fromkeys(findings))
+        self._refused.update((finding, None) for finding in findings if finding.path not in self._unknown)
+
+    def leave(self, paths: Iterable[Path]) -> None:
+        """Note nothing more about these paths: what stands there is not known, and that has been said."""
+        self._unknown.update(paths)
 
     def warn(self, path: Path, found: str, expected: str) -> None:
         """Note what the operator should know of."""
         self._warned[Finding(path, found, expected)] = None
 
-    def problems(self, besides: Collection[Path] = ()) -> tuple[Problem, ...]:
-        """Return every reason to refuse, by line, except those at the paths ``besides``."""
-        return self._sorted(finding for finding in self._refused if finding.path not in besides)
+    def problems(self) -> tuple[Problem, ...]:
+        """Return every reason to refuse, by line."""
+        return self._sorted(self._refused)
 
     def warnings(self) -> tuple[Problem, ...]:
         """Return every warning, by line."""

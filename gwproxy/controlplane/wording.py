@@ -72,6 +72,8 @@ def findings(error: ValidationError, part: Part, hints: Hints) -> list[Finding]:
         if detail["type"] in _OWN_WORDS and (twice := _given_twice(value, _at(steps, hints), (*part.path, *steps))):
             made.update({(finding.path, True): finding for finding in twice})
             continue
+        if detail["type"] == "too_short" and isinstance(value, (list, dict)) and len(value) >= detail["ctx"]["min_length"]:
+            continue  # items that are wrong are not counted, and have their own findings
         finding = _finding(detail, part, hints)
         same = made.get((finding.path, finding.key))
         if same is None:

@@ -29,7 +29,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|\ufeff")
 
 
-class NotYaml(Exception):  # noqa: N818 - never leaves this package
+class NotYaml(Exception):
     """The text is no YAML, or more than JSON's types; ``problems`` says where."""
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -71,7 +71,7 @@ def load(text: str, pause: Callable[[], object]) -> tuple[Any, Node | None]:
     try:
         tree, node = builder.document()
     except yaml.YAMLError as error:
-        builder.problems.append(_broken(error))
+        builder.problems.append(_broken(error, text))
     except _TooDeep as error:
         builder.problems.append(error.args[0])
     if builder.problems:
@@ -79,15 +79,18 @@ def load(text: str, pause: Callable[[], object]) -> tuple[Any, Node | None]:
     return tree, node
 
 
-class _TooDeep(Exception):  # noqa: N818
+class _TooDeep(Exception):
     pass
 
 
-def _broken(error: yaml.YAMLError) -> Problem:
+def _broken(error: yaml.YAMLError, text: str) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     reason = str(getattr(error, "problem", None) or "it cannot be read").removeprefix("found ")
     context = getattr(error, "context", None)
     found = f"{reason} ({context})" if context else reason
+    last = text.count("\n")
+    if mark is not None and mark.line > last:  # the parser ends every text with a line break
+        return Problem("", found, "YAML or JSON", last + 1, len(text) - text.rfind("\n"))
     return Problem("", found, "YAML or JSON", mark.line + 1 if mark else 0, mark.column + 1 if mark else 0)
 
 
