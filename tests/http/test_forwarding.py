@@ -255,7 +255,7 @@ def test_without_a_trusted_peer_the_connection_says_the_scheme() -> None:
 
 def _sent(forwarded: list[tuple[str, str]] | None = None, **how: str) -> dict[str, str]:
     given = {"peer": "203.0.113.9", "client": "203.0.113.9", "scheme": "http", "host": "a.com", "request_id": "r1"} | how
-    fields = forwarding_fields(**given, forwarded=Headers(forwarded) if forwarded is not None else None)  # type: ignore[arg-type]
+    fields = forwarding_fields(**given, forwarded=Headers(forwarded) if forwarded is not None else None)
     assert len({name.lower() for name, _ in fields}) == len(fields), "a field is there twice"
     return dict(fields)
 
