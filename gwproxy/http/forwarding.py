@@ -53,7 +53,6 @@ _KINDS = {
     **dict.fromkeys(("accept", "accept-encoding", "accept-language", "content-type", "referer", "user-agent", "x-request-id"), 0),
 }
 _MADE = frozenset(("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"))
-_TRACE = frozenset(("traceparent", "tracestate"))
 _IDENTITY = ("x-consumer-", "x-user-")
 _NO_OPTIONS: frozenset[str] = frozenset()
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?")
@@ -93,13 +92,11 @@ def strip_request(fields: Iterable[tuple[str, str]]) -> Stripped:
     kept: list[tuple[str, str, str]] = []
     aside: list[tuple[str, str, str]] = []
     looked: dict[str, str] = {}
-    traced = False
     for name, value in fields:
         key = name.lower()
         kind = _KINDS.get(key)
         if kind is None:
             kind = _unlisted(key)
-            traced = traced or key in _TRACE
         if kind == 0:
             kept.append((key, name, value))
         elif kind == _ASIDE:
@@ -112,7 +109,7 @@ def strip_request(fields: Iterable[tuple[str, str]]) -> Stripped:
     if options:
         kept = [item for item in kept if item[0] not in options]
     headers = Headers.adopt(kept)
-    if traced:
+    if "traceparent" in headers or "tracestate" in headers:
         _check_trace(headers)
     upgrade = _protocol(looked.get("upgrade", "")) if "upgrade" in options else ""
     return Stripped(headers, Headers.adopt(aside), looked.get("host"), upgrade)
@@ -165,8 +162,8 @@ def _check_trace(headers: Headers) -> None:
     found = headers.getlist("traceparent")
     match = _TRACEPARENT.fullmatch(found[0]) if len(found) == 1 else None
     if match is None or (match[1] is not None and found[0].startswith("00")):
-        for name in _TRACE:
-            headers.remove(name)
+        headers.remove("traceparent")
+        headers.remove("tracestate")
 
 
 def strip_response(fields: Iterable[tuple[str, str]]) -> Headers:

@@ -223,6 +223,10 @@ def test_a_response_in_hand_is_complete() -> None:
     assert list(ResponseBody()) == []
 
 
+def test_a_response_that_declares_no_length_has_none() -> None:
+    assert ResponseBody(chunks=_stream(b"ab")).length is None
+
+
 def test_a_response_is_streamed_unless_somebody_reads_it() -> None:
     body = ResponseBody(chunks=_stream(b"ab", b"cd"), length=4)
     assert (body.complete, body.length) == (False, 4)
@@ -232,7 +236,6 @@ def test_a_response_is_streamed_unless_somebody_reads_it() -> None:
 @pytest.mark.parametrize("limit", [4, 100])
 def test_reading_ahead_returns_what_is_within_the_bound(limit: int) -> None:
     body = ResponseBody(chunks=_stream(b"ab", b"cd"))
-    assert body.length is None
     assert body.read_ahead(limit) == b"abcd"
     assert body.complete
     assert body.length == 4
