@@ -1,0 +1,290 @@
+"""One client's connection: its requests one after the other, until either side ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent.socket import socket as GeventSocket  # noqa: N812 - a class
+
+from gwproxy.errors import ClientGone, HttpError, RequestTimeout
+from gwproxy.settings import Settings
+from gwproxy.worker import proxy_protocol
+from gwproxy.worker.body import Body
+from gwproxy.worker.environ import request_environ
+from gwproxy.worker.reader import ClientReader
+from gwproxy.worker.refusals import RefusalLog, logger
+from gwproxy.worker.request import ParserLimits, Request, read_request
+from gwproxy.worker.response import Response, refusal
+
+#: Seconds and bytes for a client that still sends to read why it was refused.
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 8 * 1024 * 1024
+
+_RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+
+
+@dataclass(slots=True)
+class Service:
+    """What all connections of a worker share.
+
+    :ivar keepalive: seconds a connection may be idle; 0: every response closes its connection.
+    :ivar tls: None for plain connections.
+    :ivar goes_on: whether the worker will serve further requests.
+    :ivar count: called once a request.
+    """
+
+    app: Callable[..., Iterable[bytes]]
+    settings: Settings
+    limits: ParserLimits
+    keepalive: float
+    tls: ssl.SSLContext | None
+    tls_ragged_eofs: bool
+    goes_on: Callable[[], bool]
+    count: Callable[[], None]
+    refusals: RefusalLog = field(default_factory=RefusalLog)
+
+
+class Connection:
+    """One client's connection, in the greenlet that runs :meth:`serve`.
+
+    :param base: the environment keys of its listener.
+    :param peer: the address of the other end, as ``accept`` gave it.
+    """
+
+    __slots__ = ("_base", "_body", "_linger", "_peer", "_reader", "_request", "_reset", "_response", "_service", "_sock")
+
+    _request: Request
+    _response: Response
+
+    def __init__(self, service: Service, base: dict[str, Any], sock: Any, peer: object) -> None:
+        self._service = service
+        self._base = base
+        self._sock = sock
+        self._peer: tuple[str, int] = (proxy_protocol.plain_address(str(peer[0])), int(peer[1])) if isinstance(peer, tuple) else ("", 0)
+        self._reader = ClientReader(sock, service.settings, service.keepalive or service.settings.header_timeout)
+        self._body: Body | None = None
+        self._linger = self._reset = False
+
+    @property
+    def idle_since(self) -> float | None:
+        """When it became idle (:func:`time.monotonic`); None while a request is under way."""
+        return self._reader.idle_since
+
+    def wake(self) -> None:
+        """End the wait of an idle connection, from another greenlet; a request that has come already is still served."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._sock.fileno())) as twin:
+            twin.shutdown(socket.SHUT_RD)  # through a twin: gevent's own would throw into the waiting greenlet
+
+    def serve(self) -> None:
+        """Serve until the connection ends, and close it. Raises nothing but what ends the greenlet."""
+        try:
+            if self._open():
+                while self._serve_one():
+                    if self._reader.pending:
+                        gevent.sleep(0)  # a client that pipelines must not keep all others waiting
+        except (OSError, ClientGone) as error:
+            logger.debug("connection_lost client=%s reason=%s", self._peer[0], type(error).__name__)
+        except Exception:
+            logger.exception("connection_failed client=%s", self._peer[0])
+        finally:
+            self._close()
+
+    # ---- before the first request
+
+    def _open(self) -> bool:
+        """Read the PROXY header, if one has to come, and do the TLS handshake; False: the connection is refused."""
+        settings = self._service.settings
+        deadline = monotonic() + settings.header_timeout
+        if settings.proxy_protocol == "v2" and not self._read_proxy_header(deadline):
+            return False
+        if self._service.tls is not None and not self._shake_hands(self._service.tls, deadline):
+            return False
+        address, port = self._peer
+        self._base = self._base | {
+            "REMOTE_ADDR": address,
+            "REMOTE_PORT": str(port),
+            "gwproxy.socket": self._sock,
+            "gunicorn.socket": self._sock,
+            "gwproxy.client_gone": self.client_gone,
+            "gwproxy.hijack": self.hijack,
+        }
+        return True
+
+    def _read_proxy_header(self, deadline: float) -> bool:
+        try:
+            if not proxy_protocol.is_from(self._peer[0], self._service.settings.proxy_from):
+                raise ValueError("peer not in GWPROXY_PROXY_FROM")
+            self._peer = proxy_protocol.read_header(proxy_protocol.receiver(self._sock, deadline)) or self._peer
+        except (ValueError, TimeoutError) as error:
+            self._service.refusals.write("proxy_header_refused", self._peer[0], 0, str(error) or "too slow")
+            return False
+        return True
+
+    def _shake_hands(self, context: ssl.SSLContext, deadline: float) -> bool:
+        self._reader.idle_since = None
+        try:
+            with gevent.Timeout(max(deadline - monotonic(), 0.001), TimeoutError):
+                self._sock = self._reader.sock = context.wrap_socket(
+                    self._sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=self._service.tls_ragged_eofs
+                )
+                self._sock.do_handshake()
+        except OSError as error:
+            logger.debug("handshake_failed client=%s reason=%s", self._peer[0], type(error).__name__)
+            return False
+        return True
+
+    # ---- one request
+
+    def _serve_one(self) -> bool:
+        """Serve the next request; False: the connection ends."""
+        try:
+            request = read_request(self._service.limits, self._reader, self._peer)
+        except TimeoutError:
+            if self._reader.begun:
+                self._refuse_head(RequestTimeout("head"))
+            return False
+        except HttpError as error:
+            self._refuse_head(error)
+            return False
+        if request is None:
+            return False
+        self._service.count()
+        self._request = request
+        self._body = None if request.length == 0 else Body(request, self._reader, self._send_continue)
+        self._response = Response(self._send, head_only=request.method == "HEAD", http11=request.http11, may_keep=self._may_keep)
+        self._answer(request_environ(self._base, request, self._body))
+        return self._end_exchange()
+
+    def _refuse_head(self, error: HttpError) -> None:
+        self._service.refusals.write("request_refused", self._peer[0], error.status, str(error))
+        self._linger = True
+        self._send(refusal(error.status))
+
+    def _answer(self, environ: dict[str, Any]) -> None:
+        """Call the app and send what it gives; whatever it raises costs this request only."""
+        response = self._response
+        chunks: Iterable[bytes] = ()
+        try:
+            try:
+                chunks = self._service.app(environ, response.start)
+                response.pump(chunks)
+            finally:
+                close = getattr(chunks, "close", None)
+                if close is not None:
+                    close()
+        except (ClientGone, gevent.GreenletExit) as error:
+            logger.debug("request_cut client=%s reason=%s", self._peer[0], type(error).__name__)
+        except HttpError as error:
+            self._service.refusals.write("request_refused", self._peer[0], error.status, str(error))
+            self._send_refusal(error.status, error.headers)
+        except BaseException:  # SystemExit and Timeout too: one request's must not end the others
+            logger.exception("app_failed method=%s path=%r", self._request.method, environ["PATH_INFO"])
+            self._send_refusal(500)
+
+    def _end_exchange(self) -> bool:
+        response, body = self._response, self._body
+        if response.detached:
+            return False
+        if not response.complete:
+            self._reset |= not response.framed
+            return False
+        if response.keep and (body is None or body.drain()):
+            return True
+        self._linger = (body is not None and not body.ended) or self._reader.pending > 0
+        return False
+
+    def _may_keep(self) -> bool:
+        wanted = not self._request.close and self._service.keepalive > 0 and self._service.goes_on()
+        return wanted and (self._body is None or self._body.drainable)
+
+    def _may_refuse(self) -> bool:
+        return not self._response.begun and not self._response.detached
+
+    def _send_refusal(self, status: int, headers: Sequence[tuple[str, str]] = ()) -> None:
+        """Answer for the app, if it has not begun to; the connection ends in either case."""
+        if self._may_refuse():
+            self._linger = True
+            self._send(refusal(status, headers, bodyless=self._request.method == "HEAD"))
+
+    # ---- what the app may call
+
+    def client_gone(self) -> bool:
+        """Whether the client has closed its side; nothing is consumed."""
+        sock = self._sock
+        limit = sock.gettimeout()
+        sock.settimeout(0.0)
+        try:
+            # The base class: below TLS, whose own recv knows no flags.
+            return not GeventSocket.recv(sock, 1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        finally:
+            sock.settimeout(limit)
+
+    def hijack(self) -> tuple[Any, bytes]:
+        """Hand the connection over: the socket, without a timeout, and what was read of it beyond this request.
+
+        :raises RuntimeError: the response has begun.
+        """
+        if not self._may_refuse():
+            raise RuntimeError("the response has begun")
+        self._response.detached = True
+        self._sock.settimeout(None)
+        return self._sock, self._reader.take_buffered()
+
+    # ---- the socket
+
+    def _send_continue(self) -> None:
+        if self._may_refuse():
+            self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _send(self, data: bytes) -> None:
+        """Send all of ``data``.
+
+        :raises ClientGone: the connection is broken, or the client read nothing for ``write_timeout`` seconds.
+        """
+        sock = self._sock
+        sock.settimeout(self._service.settings.write_timeout)
+        try:
+            sent = sock.send(data)
+            if sent < len(data):
+                rest = memoryview(data)[sent:]
+                while rest:
+                    rest = rest[sock.send(rest) :]
+        except TimeoutError:
+            self._reset = True  # else the kernel keeps megabytes for a client that does not read
+            raise ClientGone("write timeout") from None
+        except OSError as error:
+            raise ClientGone(type(error).__name__) from None
+
+    def _close(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._reset:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            elif self._linger:
+                self._linger_on()
+        self._sock.close()
+
+    def _linger_on(self) -> None:
+        """Wait for the client to close: closing with bytes unread would reset away the response before it is read."""
+        deadline = monotonic() + LINGER_SECONDS
+        room = LINGER_BYTES
+        GeventSocket.shutdown(self._sock, socket.SHUT_WR)
+        while room > 0 and (left := deadline - monotonic()) > 0:
+            self._sock.settimeout(left)
+            data = GeventSocket.recv(self._sock, 64 * 1024)
+            if not data:
+                return
+            room -= len(data)
+            gevent.sleep(0)

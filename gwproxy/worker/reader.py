@@ -1,0 +1,88 @@
+"""The client's bytes: every wait for them ends."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+
+from gunicorn.http.unreader import SocketUnreader
+
+from gwproxy.settings import Settings
+
+_SMALL = 8 * 1024
+_LARGE = 1024 * 1024
+
+
+class ClientReader(SocketUnreader):  # type: ignore[misc]
+    """Reads from one connection, buffers what was read too far, and bounds each wait by what is waited for.
+
+    Between requests a client may be idle for ``keepalive`` seconds; from its first byte a head may take
+    ``header_timeout`` seconds in all; a body may pause for ``body_timeout`` seconds, and beyond that many seconds of
+    waiting must average ``body_rate`` bytes a second. Time in which nobody reads is not counted against the client.
+
+    :ivar begun: whether a part of the head that is read has come.
+    :ivar idle_since: when the connection became idle (:func:`time.monotonic`); None while a request is under way.
+    """
+
+    def __init__(self, sock: Any, settings: Settings, keepalive: float) -> None:
+        super().__init__(sock)
+        self._settings = settings
+        self._keepalive = keepalive
+        self._deadline: float | None = None  # None: a body is read
+        self._waited = 0.0
+        self._received = 0
+        self.begun = False
+        self.idle_since: float | None = monotonic()
+
+    @property
+    def pending(self) -> int:
+        """How many bytes were read but not used: pipelined requests, or a body that came with its head."""
+        return len(self.buf.getbuffer())
+
+    def expect_head(self) -> None:
+        """From here on, a head is read."""
+        now = monotonic()
+        self.begun = self.pending > 0
+        self.idle_since = None if self.begun else now
+        self._deadline = now + (self._settings.header_timeout if self.begun else self._keepalive)
+
+    def expect_body(self) -> None:
+        """From here on, a body is read."""
+        self._deadline = None
+        self._waited = 0.0
+        self._received = 0
+
+    def expect_until(self, deadline: float) -> None:
+        """From here on, whatever is read has to come until ``deadline`` (:func:`time.monotonic`)."""
+        self.begun = True
+        self._deadline = deadline
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """Receive once, at most about ``size_hint`` bytes; empty at the end of the connection.
+
+        :raises TimeoutError: nothing came in time, or a body comes too slowly.
+        """
+        size = min(max(size_hint or 0, _SMALL), _LARGE)
+        return self._body_chunk(size) if self._deadline is None else self._timed_chunk(size, self._deadline)
+
+    def _timed_chunk(self, size: int, deadline: float) -> bytes:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.sock.settimeout(left)
+        data: bytes = self.sock.recv(size)
+        if not self.begun:
+            self.begun = True
+            self.idle_since = None
+            self._deadline = monotonic() + self._settings.header_timeout
+        return data
+
+    def _body_chunk(self, size: int) -> bytes:
+        began = monotonic()
+        self.sock.settimeout(self._settings.body_timeout)
+        data: bytes = self.sock.recv(size)
+        self._waited += monotonic() - began
+        self._received += len(data)
+        if data and self._waited > self._settings.body_timeout and self._received < self._settings.body_rate * self._waited:
+            raise TimeoutError
+        return data

@@ -1,0 +1,175 @@
+"""The worker process: accepts connections, serves them in greenlets, and leaves without losing one."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from time import monotonic
+from typing import Any
+
+import gevent
+from gevent import monkey
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.sock import ssl_context
+from gunicorn.workers.ggevent import GeventWorker
+
+from gwproxy.errors import CommandFailed
+from gwproxy.settings import Settings
+from gwproxy.worker import logs
+from gwproxy.worker.connection import Connection, Service
+from gwproxy.worker.environ import listener_environ
+from gwproxy.worker.refusals import logger
+from gwproxy.worker.request import ParserLimits
+
+#: Seconds between two looks at whether the worker is to stop.
+POLL_SECONDS = 0.1
+DRAIN_POLL_SECONDS = 0.05
+
+#: A connection idle for less than this many seconds may have a request on its way: a drain waits that long for it.
+IDLE_GRACE_SECONDS = 0.5
+
+#: Seconds the app's ``drain`` and ``stop`` may take.
+FAREWELL_SECONDS = 5.0
+
+
+class GatewayWorker(GeventWorker):  # type: ignore[misc]
+    """Gunicorn's gevent worker with a connection loop of its own.
+
+    An app that has the methods ``start()``, ``drain()`` and ``stop()`` is told: once after the fork, before the first
+    connection is accepted; when the worker has stopped accepting; and at its end. What they raise is logged.
+
+    Beyond ``worker_connections`` connections on a listener nothing is accepted: further ones wait in the kernel's
+    backlog, or are taken by another worker.
+    """
+
+    alive: bool
+    _connections: set[Connection]
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse to start, in the master, what could only fail later (R45).
+
+        :raises RuntimeError: gunicorn prints it as one line and exits 1.
+        """
+        if cfg.preload_app:
+            raise RuntimeError("gwproxy does not run with preload_app: sockets and threads made before the fork die in it")
+        if not monkey.is_module_patched("socket"):
+            raise RuntimeError("the gunicorn configuration must begin with: from gevent import monkey; monkey.patch_all()")
+        try:
+            Settings.from_environment({**os.environ, **cfg.env})
+            if cfg.is_ssl:
+                ssl_context(cfg)
+        except CommandFailed as error:
+            raise RuntimeError(str(error)) from None
+        except OSError as error:
+            raise RuntimeError(f"certfile, keyfile or ca_certs: {error}") from None
+
+    def run(self) -> None:
+        """Serve until told to stop, then drain."""
+        self._connections = set()
+        logs.configure(Settings.from_environment().log_level)
+        try:
+            self._tell_app("start")
+            servers = self._listen()
+            while self.alive:
+                self.notify()
+                gevent.sleep(POLL_SECONDS)
+            self._drain(servers)
+        finally:
+            self._tell_app("stop", FAREWELL_SECONDS)
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection.
+
+        :param listener: the :class:`Service` and the environment keys of the listener that accepted it.
+        """
+        service, base = listener
+        connection = Connection(service, base, client, addr)
+        self._connections.add(connection)
+        try:
+            connection.serve()
+        finally:
+            self._connections.discard(connection)
+
+    def _listen(self) -> list[StreamServer]:
+        service = Service(
+            app=self.wsgi,
+            settings=Settings.from_environment(),
+            limits=ParserLimits.from_config(self.cfg),
+            keepalive=self.cfg.keepalive,
+            tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
+            tls_ragged_eofs=self.cfg.suppress_ragged_eofs,
+            goes_on=lambda: self.alive,
+            count=self._count_request,
+        )
+        servers = []
+        for sock in self.sockets:
+            sock.setblocking(True)
+            base = listener_environ(self.cfg, sock.getsockname())
+            server = StreamServer(sock, handle=partial(self.handle, (service, base)), spawn=Pool(self.worker_connections))
+            if self.cfg.workers > 1:
+                server.max_accept = 1  # leave some to the other workers
+            server.start()
+            servers.append(server)
+        return servers
+
+    def _count_request(self) -> None:
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            logger.info("worker_recycled requests=%d", self.nr)
+            self.alive = False
+
+    # ---- leaving
+
+    def _drain(self, servers: list[StreamServer]) -> None:
+        """Accept nothing new, let what is under way finish, close what is idle; at most ``graceful_timeout`` seconds.
+
+        A little less, in fact: the master kills at that time, and ``stop`` is still to be called.
+        """
+        limit = float(self.cfg.graceful_timeout)
+        deadline = monotonic() + limit - min(1.0, limit / 2)
+        for server in servers:
+            self._accept_waiting(server)
+            server.close()
+        farewell = gevent.spawn(self._tell_app, "drain", FAREWELL_SECONDS)
+        while (self._connections or not farewell.ready()) and monotonic() < deadline:
+            self._wake_idle()
+            self.notify()
+            gevent.sleep(DRAIN_POLL_SECONDS)
+        if self._connections:
+            logger.warning("worker_drain_cut connections=%d", len(self._connections))
+            for server in servers:
+                server.pool.kill(block=True, timeout=1)
+
+    def _accept_waiting(self, server: StreamServer) -> None:
+        """Accept what waits in the backlog: if the whole gateway stops, nobody else will."""
+        server.stop_accepting()
+        for _ in range(self.cfg.backlog):
+            if server.full():
+                return
+            try:
+                accepted = server.do_read()
+            except OSError:
+                return
+            if not accepted:
+                return
+            server.do_handle(*accepted)
+
+    def _wake_idle(self) -> None:
+        now = monotonic()
+        for connection in self._connections:
+            since = connection.idle_since
+            if since is not None and now - since >= IDLE_GRACE_SECONDS:
+                connection.wake()
+
+    def _tell_app(self, event: str, limit: float | None = None) -> None:
+        """Call the app's method named ``event``, if it has one, for at most ``limit`` seconds (None: no limit)."""
+        tell = getattr(self.wsgi, event, None)
+        if tell is None:
+            return
+        try:
+            with gevent.Timeout(limit):
+                tell()
+        except (Exception, gevent.Timeout):
+            logger.exception("app_event_failed event=%s", event)
