@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
+from gwproxy.agent import Agent
 from gwproxy.context import Context, Outcome
-from gwproxy.controlplane.agent import Agent
 from gwproxy.dataplane.budgets import BudgetWatchdog
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.ingress import Ingress

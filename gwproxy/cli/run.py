@@ -66,7 +66,7 @@ def serve(settings: Settings, config: Path | None, *, bind: str, workers: int | 
         embedded = None
         try:
             if settings.redis_url is None:
-                embedded = EmbeddedStore(settings.state_dir)
+                embedded = EmbeddedStore(settings.state_dir / "store")
                 embedded.start()
             url = settings.redis_url or (embedded.url if embedded else "")
             return _serve(settings, config, bind, workers, gunicorn_conf, embedded, url)

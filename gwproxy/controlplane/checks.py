@@ -23,7 +23,6 @@ UNSUPPORTED: tuple[tuple[type[Model], str, Callable[[Any], bool], str], ...] = (
         "methods that are forwarded; CONNECT and TRACE are answered 405 on every route",
     ),
     (Route, "websocket", bool, "false: WebSocket tunnels come with a later version; upgrades are answered 501"),
-    (Upstream, "health", lambda health: health is not None, "no active checks: they come with a later version; a breaker is there"),
 )
 
 

@@ -6,6 +6,7 @@ from typing import Literal, cast
 from urllib.parse import urlsplit
 
 from gwproxy.dataplane.transport import Origin
+from gwproxy.model import Health
 
 
 class LiveTarget:
@@ -19,9 +20,10 @@ class LiveTarget:
     :ivar active: this worker's requests in flight.
     :ivar current: the running sum of the smooth round robin.
     :ivar healthy: whether active checks let it have traffic.
+    :ivar check_at: when the next check is due, by the checker's clock.
     """
 
-    __slots__ = ("active", "authority", "base", "current", "healthy", "origin", "prefix", "url", "weight")
+    __slots__ = ("_streak", "active", "authority", "base", "check_at", "current", "healthy", "origin", "prefix", "url", "weight")
 
     def __init__(self, url: str, weight: int = 1) -> None:
         parts = urlsplit(url)
@@ -38,3 +40,16 @@ class LiveTarget:
         self.active = 0
         self.current = 0
         self.healthy = True
+        self.check_at = 0.0
+        self._streak = 0  # checks in a row that say the opposite of ``healthy``
+
+    def checked(self, succeeded: bool, health: Health) -> bool:
+        """Count the result of a check; return whether it changed :attr:`healthy`."""
+        if succeeded == self.healthy:
+            self._streak = 0
+            return False
+        self._streak += 1
+        if self._streak < (health.unhealthy_after if self.healthy else health.healthy_after):
+            return False
+        self.healthy, self._streak = succeeded, 0
+        return True

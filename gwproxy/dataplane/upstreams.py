@@ -35,7 +35,8 @@ class LiveUpstream:
         self._balance = balancer_for(described, self._weighted or self.targets)
         self.single = self.targets[0] if len(self.targets) == 1 else None
         self.base = self.single.base if self.single else f"{self.targets[0].origin.scheme}://{name}"
-        self.session = UpstreamSession(GatewayAdapter(tls=described.tls, keepalive=described.keepalive))
+        self._adapter = GatewayAdapter(tls=described.tls, keepalive=described.keepalive)
+        self.session = UpstreamSession(self._adapter)
         self.breaker = CircuitBreaker(described.breaker) if described.breaker else None
 
     def pick(self, ctx: Context, tried: Collection[LiveTarget] = ()) -> LiveTarget:
@@ -43,13 +44,17 @@ class LiveUpstream:
 
         :raises ServiceUnavailable: no target is healthy.
         """
-        if self.single is not None and self.single.healthy:
+        if self.single is not None and self.single.healthy and self.single.weight:
             return self.single
         healthy = [target for target in self._weighted if target.healthy]
         if not healthy:
             raise ServiceUnavailable(f"no healthy target of upstream {self.name}", headers=[("Retry-After", "1")])
         fresh = [target for target in healthy if target not in tried]
         return self._balance(fresh or healthy, ctx)
+
+    def prune(self) -> None:
+        """Close idle connections that are too old or that the upstream has closed."""
+        self._adapter.prune()
 
     def close(self) -> None:
         """Close idle connections; those in use close when they are done."""

@@ -1,4 +1,4 @@
-"""The control plane of one worker: its registry, its store, what it follows, what it reports.
+"""The part of a worker that is not a request: its registry, its store, what it follows, what it reports.
 
 Started in the worker after the fork; every part of it runs in a greenlet of its own and none of them can stop the
 worker: what goes wrong is logged and shown in the heartbeat.
@@ -22,6 +22,7 @@ from gwproxy.controlplane.parse import Environment, to_json
 from gwproxy.controlplane.sources import FileSource, RedisSource, Source
 from gwproxy.controlplane.watch import Watcher
 from gwproxy.dataplane.gateway import Gateway
+from gwproxy.dataplane.health import HealthChecks
 from gwproxy.errors import ConfigurationRefused, StoreUnavailable
 from gwproxy.ports import Store
 from gwproxy.registry import Registry
@@ -33,6 +34,7 @@ from gwproxy.store.shared import LocalStore, RedisStore
 log = logging.getLogger("gwproxy.agent")
 
 STORE_TIMEOUT = 2.0  # seconds for what no request waits for
+TIDY_EVERY = 15.0  # seconds between two looks for idle upstream connections that are past use
 
 
 class WorkerGateway:
@@ -109,6 +111,8 @@ class Agent:
             )
             self._run(self._heartbeat.run)
         self._run(self._seed_and_watch, watcher)
+        self._run(self._tidy)
+        self._run(HealthChecks(self._gateway.upstreams).run)
 
     def drain(self) -> None:
         """Report that this worker is about to stop."""
@@ -153,6 +157,12 @@ class Agent:
             revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=lambda: self._heartbeat.beat_now() if self._heartbeat else None,
         )
+
+    def _tidy(self) -> None:
+        """Close idle upstream connections that are too old, or that the upstream has closed: a quiet route leaves none."""
+        while not self._stopping.wait(TIDY_EVERY):
+            for live in self._gateway.upstreams:
+                live.prune()
 
     def _seed_and_watch(self, watcher: Watcher) -> None:
         """Seed an empty store from ``GWPROXY_CONFIG``, then follow it."""
