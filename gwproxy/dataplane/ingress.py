@@ -62,11 +62,11 @@ class Ingress:
         if request.method in _REFUSED_METHODS:
             raise HttpError(f"{request.method} is not proxied", status=405)
         target = split_target(_raw_target(environ))
+        if stripped.host is None and request.http_version == "1.1":
+            raise BadRequest("no Host")  # RFC 9112 section 3.2: also where the target has an authority
         request.host_header = target.authority or stripped.host or ""
         if request.host_header:
             request.host = parse_host(request.host_header).name
-        elif request.http_version == "1.1":
-            raise BadRequest("no Host")
         request.query_string = target.query
         if target.path == "*":
             if request.method != "OPTIONS":
