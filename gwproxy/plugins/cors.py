@@ -10,7 +10,7 @@ import re
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from gwproxy import Context, Headers, Plugin, PluginConfig, hookimpl
 
@@ -32,15 +32,32 @@ _GRANTS = (
     "Access-Control-Allow-Private-Network",
 )
 
+
+def _check_origin(origin: str) -> str:
+    if origin in (_ANY, _NULL):
+        return origin
+    if not _ORIGIN.fullmatch(origin):
+        raise ValueError("scheme://host[:port] in lower case, without a path, or '*', or 'null'")
+    if any(origin.startswith(scheme) and origin.endswith(port) for scheme, port in _DEFAULT_PORTS):
+        raise ValueError("no port where it is the scheme's own: browsers leave it out")
+    return origin
+
+
+def _check_case(method: str) -> str:
+    if method != method.upper():
+        raise ValueError(f"{method.upper()!r}: methods are case-sensitive")
+    return method
+
+
 Token = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 
 
 class CorsConfig(PluginConfig):
     """Which origins may do what."""
 
-    origins: tuple[Annotated[str, Field(min_length=1, max_length=512)], ...] = (_ANY,)
+    origins: tuple[Annotated[str, Field(max_length=512), AfterValidator(_check_origin)], ...] = (_ANY,)
     """Origins that may call: `scheme://host[:port]` in lower case, `https://*.example.com` (every name below), `null`, or `*` (all)."""
-    methods: tuple[Token, ...] = ("GET", "POST", "PUT", "DELETE")
+    methods: tuple[Annotated[Token, AfterValidator(_check_case)], ...] = ("GET", "POST", "PUT", "DELETE")
     """Methods that a preflight grants, in upper case; `GET` includes `HEAD`. `*`: all."""
     headers: tuple[Token, ...] = ("Content-Type", "Authorization")
     """Request headers that a preflight grants. `*`: all but `Authorization`, which browsers want named."""
@@ -51,32 +68,12 @@ class CorsConfig(PluginConfig):
     max_age: int | None = Field(default=None, ge=0, le=86_400)
     """Seconds a browser may keep the answer to a preflight. None: the browser's own default (5)."""
 
-    @field_validator("origins")
-    @classmethod
-    def _known_form(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in origins:
-            if origin in (_ANY, _NULL):
-                continue
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin: write scheme://host[:port] in lower case, without a path, or '*' or 'null'")
-            if any(origin.startswith(scheme) and origin.endswith(port) for scheme, port in _DEFAULT_PORTS):
-                raise ValueError(f"{origin!r} would never match: browsers leave out the default port")
-        return origins
-
-    @field_validator("methods")
-    @classmethod
-    def _upper_case(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        for method in methods:
-            if method != method.upper():
-                raise ValueError(f"{method!r} would never match: methods are case-sensitive, write {method.upper()!r}")
-        return methods
-
     @model_validator(mode="after")
     def _no_wildcard_with_credentials(self) -> CorsConfig:
         if self.allow_credentials:
             for name in ("origins", "methods", "headers", "expose_headers"):
                 if _ANY in getattr(self, name):
-                    raise ValueError(f"'*' in {name} cannot be combined with allow_credentials: list what is allowed")
+                    raise ValueError(f"no '*' in {name} together with allow_credentials: list what is allowed")
         return self
 
     @cached_property
@@ -151,10 +148,8 @@ class Cors(Plugin):
             _grant(ctx, config, _origin(ctx.request.headers))
         leaving, ours = ctx.response.headers, ctx.response_headers
         for name in _GRANTS:
-            leaving.remove(name)
-            granted = ours.get(name)
-            if granted is not None:
-                leaving[name] = granted
+            if name in leaving and name not in ours:  # those of ours replace the upstream's by themselves
+                leaving.remove(name)
         if not config.any_origin:
             _vary_by_origin(leaving)
             if "Vary" in ours:  # it would replace what was merged

@@ -55,7 +55,7 @@ class NoKeysError(Exception):
 
 
 class KeySet:
-    """The keys behind one URL: a lookup costs two dict lookups, and never waits while a fitting key is there.
+    """The keys behind one URL: a lookup never waits while a fitting key is there.
 
     :ivar generation: grows when the keys change; what was concluded from older ones is to be concluded again.
     """
@@ -100,9 +100,12 @@ class KeySet:
             if not self._keys:
                 raise NoKeysError(self.url)
             return self._pick(kid, algorithm)
-        if time.monotonic() >= self._due:
-            self.fetch(spawn)
         return key
+
+    def keep_fresh(self, spawn: Spawn) -> None:
+        """Fetch the keys again in the background if their time has come; does nothing before they were needed."""
+        if self._keys and time.monotonic() >= self._due:
+            self.fetch(spawn)
 
     def fetch(self, spawn: Spawn) -> threading.Event | None:
         """Begin to fetch the keys, unless somebody does; None if it is too early to try again.

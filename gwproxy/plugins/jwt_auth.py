@@ -17,9 +17,10 @@ from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.exceptions import InvalidKeyError
-from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationInfo, field_validator, model_validator
 
 from gwproxy import Context, Gateway, Plugin, PluginConfig, hookimpl, is_forbidden_address
 from gwproxy.plugins.jwks import MIN_RSA_BITS, KeySet, NoKeysError
@@ -62,34 +63,43 @@ class JwtAuthConfig(PluginConfig):
     _key: Key | None = PrivateAttr(default=None)
     _key_set: KeySet | None = PrivateAttr(default=None)
 
+    # Beside their fields, not in one place: what a reference to an unset variable leaves unknown is told by the field.
+    @field_validator("secret")
+    @classmethod
+    def _strong(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            _check_secret(secret.get_secret_value(), "")
+        return secret
+
+    @field_validator("public_key")
+    @classmethod
+    def _fitting(cls, pem: str | None, info: ValidationInfo) -> str | None:
+        if pem is not None:
+            _public_key(pem, info.data.get("algorithms", ()))
+        return pem
+
     @field_validator("jwks_url")
     @classmethod
     def _url(cls, url: str | None) -> str | None:
         if url is None:
             return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or "@" in parts.netloc or parts.port == 0:
-            raise ValueError("a URL of http:// or https:// with a host, without credentials and fragment")
-        if any(character <= " " or character > "~" for character in url):
-            raise ValueError("a URL has no spaces, control or non-ASCII characters")
-        if is_forbidden_address(parts.hostname):
-            raise ValueError("link-local and metadata addresses are refused")
+        _check_url(url)
         return url
 
     @model_validator(mode="after")
     def _one_key(self) -> JwtAuthConfig:
         given = [name for name in ("secret", "public_key", "jwks_url") if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} are given: one entry has one kind of key, use two entries")
+            raise ValueError(f"one kind of key, not {' and '.join(given)}: use two entries")
         families = {_family(name) for name in self.algorithms}
         if self.jwks_url is not None:
             if "HS" in families:
-                raise ValueError("published keys are never HS keys: set algorithms, such as [RS256]")
+                raise ValueError("algorithms for published keys, such as [RS256]: those are never HS keys")
             if {"RS", "PS"} <= families:
-                raise ValueError("RS and PS use the same keys, and a key belongs to one family: choose one of them")
+                raise ValueError("either RS or PS algorithms: they use the same keys, and a key belongs to one family")
             self._key_set = KeySet.of(self.jwks_url)
         elif len(families) > 1:
-            raise ValueError(f"algorithms of the families {', '.join(sorted(families))}: a key belongs to one family")
+            raise ValueError(f"algorithms of one family, not of {' and '.join(sorted(families))}: a key belongs to one")
         elif self.public_key is not None:
             self._key = _public_key(self.public_key, self.algorithms)
         else:
@@ -108,17 +118,13 @@ class JwtAuthConfig(PluginConfig):
         """Goes into the digests of remembered tokens, so that no other configuration finds them."""
         return os.urandom(16)
 
-    @property
-    def generation(self) -> int:
-        """Grows when the keys change."""
-        return 0 if self._key_set is None else self._key_set.generation
-
-    @property
+    # Cached, because pydantic's private attributes cost more than a microsecond to read.
+    @cached_property
     def key_set(self) -> KeySet | None:
         """The provider's keys; None if there is no ``jwks_url``."""
         return self._key_set
 
-    @property
+    @cached_property
     def key(self) -> Key | None:
         """The one key; None if there is a ``jwks_url``."""
         return self._key
@@ -177,7 +183,10 @@ class JwtAuth(Plugin):
         now = time.time()
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32, key=config.salt).digest()
         known = self._verified.get(digest)
-        generation = config.generation  # before the key is looked up: it may change while a fetch is waited for
+        generation, keys = 0, config.key_set
+        if keys is not None:
+            keys.keep_fresh(self._gateway.spawn)  # also for a remembered token: its key may have been withdrawn
+            generation = keys.generation  # as it is before a fetch is waited for
         if known is not None and known[1] == generation:
             if now >= known[0]:
                 self._verified.pop(digest, None)
@@ -213,42 +222,59 @@ def _find_token(ctx: Context, header_name: str) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else None
 
 
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.fragment or "@" in parts.netloc or parts.port == 0:
+            raise ValueError
+    except ValueError:  # urlsplit's own too, on ports and brackets
+        raise ValueError("a URL of http:// or https:// with a host, without credentials and fragment") from None
+    if any(character <= " " or character > "~" for character in url):
+        raise ValueError("a URL without spaces, control characters and characters outside ASCII")
+    if is_forbidden_address(parts.hostname):
+        raise ValueError("no link-local or metadata address")
+
+
 def _family(algorithm: str) -> str:
     return algorithm[:2]
 
 
 def _shared_key(secret: SecretStr | None, algorithms: tuple[str, ...]) -> Key:
-    source = "secret"
-    if secret is None:
-        source = f"the environment's {_ENVIRONMENT}"
-        value = os.environ.get(_ENVIRONMENT)
-        if value is None:
-            raise ValueError(f"no key: give secret, public_key or jwks_url, or set {_ENVIRONMENT} in the environment of the workers")
-    else:
-        value = secret.get_secret_value()
-    if {_family(name) for name in algorithms} != {"HS"}:
-        raise ValueError(f"{source} is for HS algorithms only; {', '.join(algorithms)} need public_key or jwks_url")
+    if _family(algorithms[0]) != "HS":
+        raise ValueError(f"a public_key or a jwks_url for {', '.join(algorithms)}")
+    value = os.environ.get(_ENVIRONMENT) if secret is None else secret.get_secret_value()
+    if value is None:
+        raise ValueError(
+            f"a key: secret, public_key or jwks_url, or {_ENVIRONMENT} in the environment "
+            f"(secret: ${{{_ENVIRONMENT}}} leaves it to that of the workers)"
+        )
+    _check_secret(value, f" in the environment's {_ENVIRONMENT}")
+    return Key(value.encode(), frozenset(algorithms))
+
+
+def _check_secret(value: str, where: str) -> None:
     if len(value.encode()) < MIN_SECRET:
-        raise ValueError(f"{source} is shorter than {MIN_SECRET} bytes")
+        raise ValueError(f"a secret of at least {MIN_SECRET} bytes{where}")
     try:
-        return Key(ALGORITHMS[algorithms[0]].prepare_key(value), frozenset(algorithms))
+        ALGORITHMS["HS256"].prepare_key(value)
     except InvalidKeyError:
-        raise ValueError(f"{source} is a public key, a certificate or a JWK, which is no secret") from None
+        raise ValueError(f"a secret{where} that is no public key, certificate or JWK: those are known to others") from None
 
 
 def _public_key(pem: str, algorithms: tuple[str, ...]) -> Key:
     if "PRIVATE KEY" in pem:
-        raise ValueError("public_key holds a private key: it does not belong here, and should be replaced")
-    if "HS" in {_family(name) for name in algorithms}:
-        raise ValueError("public_key is not for HS algorithms: set algorithms, such as [RS256]")
+        raise ValueError("a public key, not a private one: this one was shown, and should be replaced")
     try:
         material = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError("a public key in PEM form (-----BEGIN PUBLIC KEY-----)") from None
+    if isinstance(material, RSAPublicKey) and material.key_size < MIN_RSA_BITS:
+        raise ValueError(f"an RSA key of at least {MIN_RSA_BITS} bits")
+    try:
         for name in algorithms:
+            if _family(name) == "HS":
+                raise ValueError("a public key with algorithms that fit it, such as [RS256], not HS")
             ALGORITHMS[name].prepare_key(material)
     except (InvalidKeyError, TypeError):
-        raise ValueError(f"public_key is no key for {', '.join(algorithms)}") from None
-    except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("public_key is no public key in PEM form (-----BEGIN PUBLIC KEY-----)") from None
-    if getattr(material, "key_size", MIN_RSA_BITS) < MIN_RSA_BITS and _family(algorithms[0]) in ("RS", "PS"):
-        raise ValueError(f"public_key has fewer than {MIN_RSA_BITS} bits")
+        raise ValueError(f"a key for {', '.join(algorithms)}") from None
     return Key(material, frozenset(algorithms))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_serializer, field_validator, model_validator
 
 from gwproxy import Context, Plugin, PluginConfig, hookimpl
 
@@ -44,45 +44,60 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _NOT_A_STEP = re.compile(r"//|/\.\.?(?:/|$)")
 
-FieldValue = Annotated[str, Field(max_length=8190)]
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a header name")
+    if name.lower() in _OWN:
+        raise ValueError("a header that the gateway does not set itself")
+    return name
+
+
+def _check_value(value: str) -> str:
+    if not _VALUE.fullmatch(value):
+        raise ValueError("a value without line breaks, other control characters, and characters outside latin-1")
+    return value
+
+
+def _check_path(template: str) -> str:
+    path = _PARAM.sub("x", template)
+    if "{" in path or "}" in path:
+        raise ValueError("names alone in braces, such as {id}: letters, digits and underscores")
+    if not _CANONICAL.fullmatch(path):
+        raise ValueError("a path that starts with '/', without query, fragment, space and backslash; other characters as %XX")
+    if _NOT_A_STEP.search(path):
+        raise ValueError("a path without empty segments, '.' and '..'")
+    for match in _ESCAPE.finditer(path):
+        byte = int(match[1], 16)
+        if byte in _UNRESERVED:
+            raise ValueError(f"{chr(byte)!r} itself in place of {match[0]}")
+        if byte < 0x20 or byte in (0x5C, 0x7F):
+            raise ValueError(f"no control character or backslash, such as {match[0]}")
+    return template
+
+
+HeaderName = Annotated[str, AfterValidator(_check_name)]
+HeaderValue = Annotated[str, Field(max_length=8190), AfterValidator(_check_value)]
 
 
 class RequestTransformConfig(PluginConfig):
     """What is changed."""
 
-    add_headers: dict[str, FieldValue] = Field(default_factory=dict, max_length=100)
+    add_headers: dict[HeaderName, HeaderValue] = Field(default_factory=dict, max_length=100)
     """Header fields to set, by name; each replaces what the client sent under that name."""
-    remove_headers: tuple[str, ...] = Field(default=(), max_length=100)
+    remove_headers: tuple[HeaderName, ...] = Field(default=(), max_length=100)
     """Names of header fields to remove, in any case."""
-    rewrite_path: Annotated[str, Field(min_length=1, max_length=2048)] | None = None
+    rewrite_path: Annotated[str, Field(max_length=2048), AfterValidator(_check_path)] | None = None
     """The whole path to ask the upstream for; `{name}` stands for a parameter of the route's template. The query stays. None: unchanged."""
 
     @field_validator("add_headers")
     @classmethod
-    def _fields(cls, fields: dict[str, str]) -> dict[str, str]:
-        seen: set[str] = set()
-        for name, value in fields.items():
-            _check_name(name)
-            if not _VALUE.fullmatch(value):
-                raise ValueError(f"the value of {name!r} has a line break, another control character, or one outside latin-1")
-            if name.lower() in seen:
-                raise ValueError(f"{name!r} is given twice: header names are compared without case")
-            seen.add(name.lower())
-        return fields
-
-    @field_validator("remove_headers")
-    @classmethod
-    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _once(cls, fields: dict[str, str]) -> dict[str, str]:
+        names = [name.lower() for name in fields]
         for name in names:
-            _check_name(name)
-        return names
-
-    @field_validator("rewrite_path")
-    @classmethod
-    def _canonical(cls, path: str | None) -> str | None:
-        if path is not None:
-            _check_path(_PARAM.sub("x", path))
-        return path
+            if names.count(name) > 1:
+                raise ValueError(f"each header once, not {name} in two spellings")
+        return fields
 
     @field_serializer("add_headers")
     def _as_dict(self, fields: Mapping[str, str]) -> dict[str, str]:
@@ -92,7 +107,7 @@ class RequestTransformConfig(PluginConfig):
     def _set_or_removed(self) -> RequestTransformConfig:
         both = {name.lower() for name in self.add_headers} & {name.lower() for name in self.remove_headers}
         if both:
-            raise ValueError(f"{', '.join(sorted(both))}: in add_headers and in remove_headers; adding replaces by itself")
+            raise ValueError(f"{', '.join(sorted(both))} in add_headers or in remove_headers, not in both: adding replaces by itself")
         return self
 
 
@@ -131,25 +146,3 @@ def _rewrite(ctx: Context, template: str) -> None:
     start = url.index("/", url.index("://") + 3)
     _, mark, query = url.partition("?")
     upstream.url = url[:start] + path + mark + query
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a header name")
-    if name.lower() in _OWN:
-        raise ValueError(f"{name!r} is set by the gateway itself")
-
-
-def _check_path(path: str) -> None:
-    if "{" in path or "}" in path:
-        raise ValueError("braces hold a parameter's name only, such as {id}: letters, digits and underscores")
-    if not _CANONICAL.fullmatch(path):
-        raise ValueError("a path starts with '/' and has no query, fragment, space or backslash; escape other characters as %XX")
-    if _NOT_A_STEP.search(path):
-        raise ValueError("a path has no empty segments and no '.' or '..' segments")
-    for match in _ESCAPE.finditer(path):
-        byte = int(match[1], 16)
-        if byte in _UNRESERVED:
-            raise ValueError(f"{match[0]} stands for {chr(byte)!r}: write the character itself")
-        if byte < 0x20 or byte in (0x5C, 0x7F):
-            raise ValueError(f"{match[0]} is a control character or a backslash")

@@ -15,7 +15,7 @@ import time
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, model_validator
 
 from gwproxy import Context, Gateway, Plugin, PluginConfig, StoreUnavailable, hookimpl
 from gwproxy.plugins.webhook_schemes import MAX_SIGNATURES, SCHEMES, Delivery, Scheme, SignatureError, plain
@@ -28,6 +28,34 @@ UNDATED = 86_400.0
 _STANDARD_SECRET = range(24, 65)  # bytes, by the specification of Standard Webhooks
 _HMAC_ONLY = ("header_name", "algorithm", "encoding", "prefix", "timestamp_header")
 
+
+def _key_of(secret: SecretStr, scheme: str) -> bytes:
+    """Return the bytes that a scheme signs with.
+
+    :raises ValueError: they are too few, or not in the form of the scheme; the message does not hold them.
+    """
+    text = secret.get_secret_value()
+    if scheme != "standard":
+        key = text.encode()
+        if len(key) < MIN_SECRET:
+            raise ValueError(f"a secret of at least {MIN_SECRET} bytes")
+        return key
+    text = text.removeprefix("whsec_")
+    try:
+        key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        raise ValueError("base64, with or without whsec_ before it") from None
+    if len(key) not in _STANDARD_SECRET:
+        raise ValueError(f"base64 of 24 to 64 bytes, not of {len(key)}")
+    return key
+
+
+def _strong(secret: SecretStr, info: ValidationInfo) -> SecretStr:
+    if "scheme" in info.data:
+        _key_of(secret, info.data["scheme"])
+    return secret
+
+
 FieldName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$")]
 
 
@@ -36,7 +64,7 @@ class WebhookSignatureConfig(PluginConfig):
 
     scheme: Literal["standard", "github", "stripe", "slack", "hmac"]
     """How the sender signs; `hmac` is told by the five last fields."""
-    secrets: Annotated[tuple[SecretStr, ...], Field(min_length=1, max_length=10)]
+    secrets: Annotated[tuple[Annotated[SecretStr, AfterValidator(_strong)], ...], Field(min_length=1, max_length=10)]
     """The secrets any of which may have signed (several while they change): 16 bytes at least; for `standard`, base64 of 24 to 64 bytes."""
     tolerance: int = Field(default=300, ge=1, le=86_400)
     """Seconds a delivery's timestamp may be away from now, either way. `github` has no timestamp."""
@@ -59,32 +87,15 @@ class WebhookSignatureConfig(PluginConfig):
     def _complete(self) -> WebhookSignatureConfig:
         if self.scheme == "hmac":
             if self.header_name is None:
-                raise ValueError("scheme hmac needs header_name: where the signature is")
+                raise ValueError("header_name, with scheme hmac: where the signature is")
         elif foreign := [name for name in _HMAC_ONLY if name in self.model_fields_set]:
-            raise ValueError(f"{', '.join(foreign)}: for scheme hmac only; {self.scheme} has its own")
-        for index in range(len(self.secrets)):
-            self._secret(index)
+            raise ValueError(f"no {', '.join(foreign)}, which scheme hmac has only")
         return self
-
-    def _secret(self, index: int) -> bytes:
-        text = self.secrets[index].get_secret_value()
-        if self.scheme != "standard":
-            if len(text.encode()) < MIN_SECRET:
-                raise ValueError(f"secrets[{index}] is shorter than {MIN_SECRET} bytes")
-            return text.encode()
-        text = text.removeprefix("whsec_")
-        try:
-            secret = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-        except (ValueError, binascii.Error):
-            raise ValueError(f"secrets[{index}] is not base64, with or without whsec_ before it") from None
-        if len(secret) not in _STANDARD_SECRET:
-            raise ValueError(f"secrets[{index}] is {len(secret)} bytes, not 24 to 64")
-        return secret
 
     @cached_property
     def keys(self) -> tuple[hmac.HMAC, ...]:
         """One keyed hash a secret, to be copied."""
-        return tuple(hmac.new(self._secret(index), digestmod=self.algorithm) for index in range(len(self.secrets)))
+        return tuple(hmac.new(_key_of(secret, self.scheme), digestmod=self.algorithm) for secret in self.secrets)
 
     @cached_property
     def read(self) -> Scheme:

@@ -244,7 +244,7 @@ def test_C10_no_private_network_grant() -> None:
     ids=lambda field: next(iter(field)),
 )
 def test_C03_G25_wildcard_with_credentials_is_refused(field: dict[str, tuple[str, ...]]) -> None:
-    with pytest.raises(ValidationError, match=r"'\*' in \w+ cannot be combined with allow_credentials"):
+    with pytest.raises(ValidationError, match=r"no '\*' in \w+ together with allow_credentials"):
         CorsConfig(**{"origins": (APP,), "allow_credentials": True, **field})
 
 
@@ -266,7 +266,7 @@ def test_C03_G25_wildcard_with_credentials_is_refused(field: dict[str, tuple[str
     ],
 )
 def test_an_origin_that_would_never_match_is_refused(origin: str) -> None:
-    with pytest.raises(ValidationError, match=r"is no origin|would never match"):
+    with pytest.raises(ValidationError, match=r"scheme://host|no port"):
         CorsConfig(origins=(origin,))
 
 

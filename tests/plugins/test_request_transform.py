@@ -93,9 +93,9 @@ def test_G22_control_characters_in_a_value_are_refused(value: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "X A", "X:A", "X\r\nY", "Ümlaut"])
 def test_what_is_no_header_name_is_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match="not a header name"):
+    with pytest.raises(ValidationError, match="a header name"):
         RequestTransformConfig(add_headers={name: "1"})
-    with pytest.raises(ValidationError, match="not a header name"):
+    with pytest.raises(ValidationError, match="a header name"):
         RequestTransformConfig(remove_headers=(name,))
 
 
@@ -103,19 +103,19 @@ def test_what_is_no_header_name_is_refused(name: str) -> None:
     "name", ["Host", "content-length", "Transfer-Encoding", "Connection", "TE", "Upgrade", "X-User-Id", "X-Consumer", "X-Consumer-Groups"]
 )
 def test_what_the_gateway_decides_on_is_refused(name: str) -> None:
-    with pytest.raises(ValidationError, match="set by the gateway itself"):
+    with pytest.raises(ValidationError, match="gateway does not set itself"):
         RequestTransformConfig(add_headers={name: "1"})
-    with pytest.raises(ValidationError, match="set by the gateway itself"):
+    with pytest.raises(ValidationError, match="gateway does not set itself"):
         RequestTransformConfig(remove_headers=(name,))
 
 
 def test_one_header_in_two_spellings_is_refused() -> None:
-    with pytest.raises(ValidationError, match="given twice"):
+    with pytest.raises(ValidationError, match="each header once"):
         RequestTransformConfig(add_headers={"X-A": "1", "x-a": "2"})
 
 
 def test_a_header_added_and_removed_is_refused() -> None:
-    with pytest.raises(ValidationError, match="x-a: in add_headers and in remove_headers"):
+    with pytest.raises(ValidationError, match="x-a in add_headers or in remove_headers, not in both"):
         RequestTransformConfig(add_headers={"X-A": "1"}, remove_headers=("x-a",))
 
 
@@ -124,7 +124,7 @@ def test_a_header_added_and_removed_is_refused() -> None:
     ["/{0.__class__}", "/{id.__class__}", "/{id[0]}", "/{id!r}", "/{id:>9}", "/{}", "/{0}", "/{id", "/id}", "/{{id}}", "/{i d}", "/{1a}"],
 )
 def test_G23_only_plain_names_may_stand_in_braces(template: str) -> None:
-    with pytest.raises(ValidationError, match="braces hold"):
+    with pytest.raises(ValidationError, match="names alone in braces"):
         RequestTransformConfig(rewrite_path=template)
 
 

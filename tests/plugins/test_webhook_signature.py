@@ -343,21 +343,23 @@ def problem(**fields: Any) -> str:
 @pytest.mark.parametrize("scheme", ["github", "stripe", "slack"])
 @pytest.mark.parametrize("secret", ["", "short", "x" * 15])
 def test_W10_G26_a_short_secret_is_refused(scheme: str, secret: str) -> None:
-    assert "secrets[1] is shorter than 16 bytes" in problem(scheme=scheme, secrets=[SECRET, secret])
+    found = problem(scheme=scheme, secrets=[SECRET, secret])
+    assert "secrets.1\n" in found
+    assert "at least 16 bytes" in found
 
 
 @pytest.mark.parametrize(
     ("secret", "text"),
     [
-        ("whsec_", "is 0 bytes, not 24 to 64"),
-        (base64.b64encode(bytes(23)).decode(), "is 23 bytes"),
-        (base64.b64encode(bytes(65)).decode(), "is 65 bytes"),
-        ("whsec_not base64 at all, not at all!", "is not base64"),
-        ("whsec_ü", "is not base64"),
+        ("whsec_", "of 24 to 64 bytes, not of 0"),
+        (base64.b64encode(bytes(23)).decode(), "not of 23"),
+        (base64.b64encode(bytes(65)).decode(), "not of 65"),
+        ("whsec_not base64 at all, not at all!", "base64, with or without"),
+        ("whsec_ü", "base64, with or without"),
     ],
 )
 def test_W10_a_standard_secret_is_base64_of_24_to_64_bytes(secret: str, text: str) -> None:
-    assert f"secrets[0] {text}" in problem(scheme="standard", secrets=[secret])
+    assert text in problem(scheme="standard", secrets=[secret])
 
 
 def test_a_standard_secret_may_leave_out_prefix_and_padding(plugin: WebhookSignature) -> None:
@@ -371,9 +373,9 @@ def test_a_standard_secret_may_leave_out_prefix_and_padding(plugin: WebhookSigna
         ({"secrets": [SECRET] * 11}, "at most 10 items"),
         ({"secrets": [SECRET], "tolerance": 0}, "greater than or equal to 1"),
         ({"secrets": [SECRET], "user_id": "a b"}, "match pattern"),
-        ({"secrets": [SECRET], "header_name": "X-Sig"}, "header_name: for scheme hmac only"),
-        ({"secrets": [SECRET], "encoding": "base64", "prefix": "x"}, "encoding, prefix: for scheme hmac only"),
-        ({"secrets": [SECRET], "scheme": "hmac"}, "scheme hmac needs header_name"),
+        ({"secrets": [SECRET], "header_name": "X-Sig"}, "no header_name, which scheme hmac has only"),
+        ({"secrets": [SECRET], "encoding": "base64", "prefix": "x"}, "no encoding, prefix, which"),
+        ({"secrets": [SECRET], "scheme": "hmac"}, "header_name, with scheme hmac"),
         ({"secrets": [SECRET], "scheme": "sha1"}, "Input should be 'standard'"),
         ({}, "secrets"),
     ],
