@@ -1,4 +1,4 @@
-"""A real Redis for the tests of the store: on a unix socket, to be killed, frozen and restarted."""
+"""A real Redis for tests, on a unix socket, to be killed, frozen and restarted."""
 
 from __future__ import annotations
 
