@@ -1,0 +1,125 @@
+"""Plugins that nobody here wrote: a package made by the test, found by its entry points.
+
+``install(folder)`` puts it where ``PYTHONPATH`` finds it. Its plugin ``stranger_broken`` does not import.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from gwproxy import Context, Gateway, Plugin, PluginConfig, hookimpl
+
+SECRET = "s3cr3t-of-the-plugin"
+
+
+class FaultConfig(PluginConfig):
+    phase: Literal["pre_auth", "post_auth", "pre_proxy", "post_proxy", "response"] = "post_auth"
+    kind: Literal["raise", "sleep"] = "raise"
+
+
+class Fault(Plugin):
+    """Raises, or waits for too long, in the phase it is told."""
+
+    name = "stranger_fault"
+    priority = 400
+    config_model = FaultConfig
+
+    def _fail(self, phase: str, config: FaultConfig) -> None:
+        if phase != config.phase:
+            return
+        if config.kind == "sleep":
+            time.sleep(60)
+        raise RuntimeError(f"{SECRET} at http://10.0.0.5:8000/internal")
+
+    @hookimpl
+    def pre_auth(self, config: FaultConfig) -> None:
+        self._fail("pre_auth", config)
+
+    @hookimpl
+    def post_auth(self, config: FaultConfig) -> None:
+        self._fail("post_auth", config)
+
+    @hookimpl
+    def pre_proxy(self, config: FaultConfig) -> None:
+        self._fail("pre_proxy", config)
+
+    @hookimpl
+    def post_proxy(self, config: FaultConfig) -> None:
+        self._fail("post_proxy", config)
+
+    @hookimpl
+    def response(self, config: FaultConfig) -> None:
+        self._fail("response", config)
+
+
+class Members(Plugin):
+    """Lets members of the group ``gold`` pass."""
+
+    name = "stranger_members"
+
+    @hookimpl
+    def post_auth(self, ctx: Context) -> None:
+        if ctx.consumer is None or "gold" not in ctx.consumer.groups:
+            ctx.abort(403, {"error": "Forbidden"})
+
+
+class Claim(Plugin):
+    """Needs the store."""
+
+    name = "stranger_claim"
+    gateway: Gateway
+
+    @hookimpl
+    def worker_started(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    @hookimpl
+    def post_auth(self, ctx: Context) -> None:
+        self.gateway.store.claim(ctx.request_id, ttl=60)
+
+
+class Stamp(Plugin):
+    """Marks whatever leaves."""
+
+    name = "stranger_stamp"
+
+    @hookimpl
+    def response(self, ctx: Context) -> None:
+        ctx.response_headers["X-Stamp"] = str(ctx.response.status if ctx.response else None)
+
+
+class ReaderConfig(PluginConfig):
+    request: bool = False
+    response: bool = False
+
+
+class Reader(Plugin):
+    """Reads bodies, and says how many bytes it saw."""
+
+    name = "stranger_reader"
+    config_model = ReaderConfig
+
+    @hookimpl
+    def pre_proxy(self, ctx: Context, config: ReaderConfig) -> None:
+        if config.request:
+            ctx.request.headers["X-Read"] = str(len(ctx.request.get_data()))
+
+    @hookimpl
+    def post_proxy(self, ctx: Context, config: ReaderConfig) -> None:
+        if config.response and ctx.response is not None:
+            data = ctx.response.get_data()
+            ctx.response_headers["X-Read"] = "too long" if data is None else str(len(data))
+
+
+def install(folder: Path) -> str:
+    """Write the package into ``folder``; return what ``PYTHONPATH`` is to be."""
+    (folder / "gwproxy_strangers.py").write_text(Path(__file__).read_text())
+    information = folder / "gwproxy_strangers-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: gwproxy-strangers\nVersion: 1.0\n")
+    points = [f"{plugin.name} = gwproxy_strangers:{plugin.__name__}" for plugin in (Fault, Members, Claim, Stamp, Reader)]
+    points.append("stranger_broken = gwproxy_strangers:Absent")
+    (information / "entry_points.txt").write_text("\n".join(["[gwproxy]", *points, ""]))
+    return str(folder)
