@@ -90,7 +90,7 @@ def parse(
 ) -> Parsed:
     """Read, resolve and validate a configuration.
 
-    10,000 routes take about half a second, unchanged ones a third of that.
+    10,000 routes with a plugin each take just under a second of CPU time, unchanged ones a third of that.
 
     :param file: what messages call the document, e.g. ``gateway.yaml`` or ``gw:routes``.
     :param lenient: True (workers): a plugin that is not there makes its entries unavailable. False: it refuses the document.
@@ -191,7 +191,7 @@ class _Parser:
         if self.environment is None:
             return Part(path, value)
         part = resolve(value, path, self.environment, self.report)
-        self.report.leave(part.unset)
+        self.report.resolved(part.unset, part.secrets)
         return part
 
     def upstreams(self, tree: dict[str, Any]) -> dict[str, Upstream]:

@@ -1,6 +1,7 @@
 """Reference tables, made from the models: what a page says about a key is what is checked.
 
-A page holds a table between ``<!-- table: package.module:Model -->`` and ``<!-- end -->``. To write the tables anew::
+A page holds a table between ``<!-- table: package.module:Model -->`` and ``<!-- end -->``, and what is refused as not
+supported between ``<!-- unsupported -->`` and ``<!-- end -->``. To write them anew::
 
     python -m gwproxy.controlplane.reference docs/*.md
 """
@@ -21,9 +22,11 @@ import annotated_types
 from pydantic import BaseModel, BeforeValidator, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
+from gwproxy.controlplane.checks import UNSUPPORTED
 from gwproxy.model import parse_size
 
 _TABLE = re.compile(r"(<!-- table: ([\w.]+):(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_UNSUPPORTED = re.compile(r"(<!-- unsupported -->\n).*?(<!-- end -->)", re.DOTALL)
 _UNITS = (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10))
 _NAMES: dict[Any, str] = {
     str: "string",
@@ -46,7 +49,7 @@ def field_table(model: type[BaseModel]) -> str:
 
 
 def with_tables(page: str) -> str:
-    """Return a page with every table between its markers made anew.
+    """Return a page with everything between markers made anew.
 
     :raises ImportError: a marker names a module that does not exist.
     :raises AttributeError: a marker names a model that its module has not.
@@ -55,6 +58,8 @@ def with_tables(page: str) -> str:
     def table(match: re.Match[str]) -> str:
         return match[1] + field_table(getattr(importlib.import_module(match[2]), match[3])) + match[4]
 
+    rows = [f"* `{name}` of [{model.__name__}](#{model.__name__.lower()}): expected {text}\n" for model, name, _, text in UNSUPPORTED]
+    page = _UNSUPPORTED.sub(lambda match: match[1] + "".join(rows) + match[2], page)
     return _TABLE.sub(table, page)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from gwproxy.controlplane.masking import scrub
 from gwproxy.controlplane.places import Path, path_text
 from gwproxy.controlplane.text import Source
 from gwproxy.model import Problem
@@ -33,18 +34,24 @@ class Report:
         self._refused: dict[Finding, None] = {}
         self._warned: dict[Finding, None] = {}
         self._unknown: set[Path] = set()
+        self._secrets: set[str] = set()
 
     def refuse(self, path: Path, found: str, expected: str, *, key: bool = False) -> None:
-        """Note a reason to refuse the document."""
-        self.extend([Finding(path, found, expected, key)])
+        """Note a reason to refuse the document; texts from the environment are masked in it."""
+        self.extend([Finding(path, scrub(found, self._secrets), scrub(expected, self._secrets), key)])
 
     def extend(self, findings: Iterable[Finding]) -> None:
-        """Note several reasons to refuse the document."""
+        """Note several reasons to refuse the document, as they are."""
         self._refused.update((finding, None) for finding in findings if finding.path not in self._unknown)
 
-    def leave(self, paths: Iterable[Path]) -> None:
-        """Note nothing more about these paths: what stands there is not known, and that has been said."""
-        self._unknown.update(paths)
+    def resolved(self, unset: Iterable[Path], secrets: Iterable[str]) -> None:
+        """Take note of references to the environment.
+
+        :param unset: paths about which nothing more is noted: what stands there is not known, and that has been said.
+        :param secrets: texts that no message may show.
+        """
+        self._unknown.update(unset)
+        self._secrets.update(secrets)
 
     def warn(self, path: Path, found: str, expected: str) -> None:
         """Note what the operator should know of."""

@@ -89,6 +89,15 @@ def test_a_validators_own_text_does_not_show_a_secret(only: Callable[..., Proble
     assert problem.expected == "at least 8 characters, unlike ***"
 
 
+@pytest.mark.parametrize("keys", ["upstream: 'ftp://${GW_SHORT}'", "path: '${GW_SHORT}'", "hosts: ['a b ${GW_SHORT}']"])
+def test_what_is_checked_after_resolving_does_not_show_it_either(only: Callable[..., Problem], keys: str) -> None:
+    name = keys.split(":")[0]
+    fields = {"path": "path: /a", "upstream": "upstream: 'http://a'", name: keys}
+    problem = only("[{" + ", ".join(fields.values()) + "}]")
+    assert "shorty" not in str(problem)
+    assert "***" in problem.found
+
+
 @pytest.mark.parametrize("written", ["${", "${}", "${1A}", "${A B}", "${A:=x}", "${A", "x ${A-b}"])
 def test_malformed_references_are_refused(only: Callable[..., Problem], written: str) -> None:
     problem = only(limit(f'key: "{written}"'))
