@@ -102,8 +102,8 @@ def _finding(detail: Any, part: Part, hints: Hints) -> Finding:
     else:
         found = shown(value, secret=secret)
     expected = _expected(detail, value, secret=secret)
-    if kind in _OWN_WORDS:
-        expected = scrub(expected, {*part.secrets, *([value] if secret and isinstance(value, str) else ())})
+    if kind in _OWN_WORDS or kind not in _TEXTS:  # a plugin's own text may repeat what it was given
+        expected = scrub(expected, {*part.secrets, *_secrets(value, _at(steps, hints), secret=secret)})
     return Finding(path, found, expected, key=rest[-1:] == ("[key]",))
 
 
@@ -142,6 +142,19 @@ def _at(steps: Path, hints: Hints) -> Hints:
     for step in steps:
         hints = inside(hints, step)
     return hints
+
+
+def _secrets(value: Any, hints: Hints, *, secret: bool) -> Iterator[str]:
+    if isinstance(value, str) and secret:
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            below = inside(hints, key)
+            yield from _secrets(item, below, secret=secret or is_secret(key, below))
+    elif isinstance(value, list):
+        below = inside(hints, 0)
+        for item in value:
+            yield from _secrets(item, below, secret=secret or is_secret("", below))
 
 
 def _known_keys(steps: Path, hints: Hints) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from gwproxy import Plugin, PluginConfig, hookimpl
 from gwproxy.controlplane.environment import Environment
@@ -50,6 +51,13 @@ class LoginConfig(PluginConfig):
         if len(text) < 8:
             raise ValueError(f"at least 8 characters, unlike {text}")
         return value
+
+    @model_validator(mode="after")
+    def _differ(self) -> LoginConfig:
+        for rule in self.rules:
+            if rule.value == self.secret:
+                raise PydanticCustomError("same", "rules unlike {secret}", {"secret": self.secret.get_secret_value()})
+        return self
 
 
 class Login(Plugin):

@@ -94,6 +94,12 @@ def test_G26_a_plugins_own_check_refuses_without_the_secret(only: Only) -> None:
     assert (problem.found, problem.expected) == ("***", "at least 8 characters, unlike ***")
 
 
+def test_an_objects_check_does_not_show_the_secrets_in_it(only: Only) -> None:
+    config = {"secret": "correct horse", "rules": [{"name": "a", "value": "correct horse"}]}
+    problem = only(document(route(plugins=[{"name": "login", "config": config}])))
+    assert (problem.found, problem.expected) == ("an object", "rules unlike ***")
+
+
 def test_G27_a_validator_that_raises_is_named(only: Only) -> None:
     problem = only(document(route(plugins=[{"name": "login", "config": {"secret": "crash"}}])))
     assert problem.path == "routes[0].plugins[0].config"
