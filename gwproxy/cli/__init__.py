@@ -20,11 +20,11 @@ from gwproxy.cli import failures
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("gwproxy.cli.run", "Run the gateway."),
     "demo": ("gwproxy.cli.demo", "Run the gateway with sample services and a sample configuration."),
-    "check": ("gwproxy.cli.check", "Validate a configuration."),
+    "check": ("gwproxy.cli.check", "Validate a configuration file."),
     "export": ("gwproxy.cli.export", "Print the live configuration as YAML."),
     "status": ("gwproxy.cli.status", "Show what every worker runs, and the health of upstreams."),
-    "explain": ("gwproxy.cli.explain", "Show which route a request takes, and what happens on the way."),
-    "logs": ("gwproxy.cli.logs", "Show the access log."),
+    "explain": ("gwproxy.cli.explain", "Show which route a request takes, why each other does not, and what happens on the way."),
+    "logs": ("gwproxy.cli.logs", "Show the access log, newest last."),
     "plugins": ("gwproxy.cli.plugins", "List, describe and create plugins."),
 }
 

@@ -71,6 +71,4 @@ def _scrubbed(value: Any, secrets: set[str]) -> Any:
         return {scrub(key, secrets): _scrubbed(item, secrets) for key, item in value.items()}
     if isinstance(value, list):
         return [_scrubbed(item, secrets) for item in value]
-    if isinstance(value, str):
-        return value if "${" in value else scrub(value, secrets)
-    return MASK if str(value) in secrets and not isinstance(value, bool) and value is not None else value
+    return scrub(value, secrets) if isinstance(value, str) and "${" not in value else value

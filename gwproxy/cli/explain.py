@@ -12,11 +12,11 @@ import orjson
 from gwproxy.cli.config_file import problem_json, problem_line, read_file
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table, printable
 from gwproxy.cli.stand_ins import StandIns
-from gwproxy.cli.store_option import open_configuration, redis_option
+from gwproxy.cli.store_option import live_configuration, redis_option
 from gwproxy.cli.trial import Rehearsal, Trial
 from gwproxy.controlplane.parse import Environment, Parsed, parse
 from gwproxy.controlplane.text import read
-from gwproxy.errors import TEXTS, CommandFailed
+from gwproxy.errors import TEXTS
 from gwproxy.http.headers import check_field
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
@@ -61,7 +61,7 @@ def command(method: str, url: str, headers: list[tuple[str, str]], config: str |
     changes that. Secrets are masked. A request that matches no route is an answer too.
     """
     settings, registry = Settings.from_environment(), Registry.discover()
-    data, name = read_file(config) if config is not None else _live(redis_url)
+    data, name = read_file(config) if config is not None else live_configuration(redis_url)
     stand_ins = StandIns(read(data, name).tree, os.environ)
     environment = Environment(stand_ins.variables, settings.may_reference, strict=False)
     parsed = parse(data, file=name, plugins=registry, environment=environment, lenient=config is None)
@@ -73,13 +73,6 @@ def command(method: str, url: str, headers: list[tuple[str, str]], config: str |
         click.echo(printable(problem_line(warning, "warning")), err=True)
     show(trial, stand_ins.written)
     return 0
-
-
-def _live(redis_url: str | None) -> tuple[bytes, str]:
-    live = open_configuration(redis_url).read()
-    if live.data is None:
-        raise CommandFailed("there is no configuration yet; publish one with 'gwproxy run gateway.yaml', or ask a file with --config")
-    return live.data, "live"
 
 
 def as_data(trial: Trial, parsed: Parsed, written: Callable[[str], str]) -> dict[str, Any]:
@@ -117,8 +110,8 @@ def show(trial: Trial, written: Callable[[str], str]) -> None:
     _show_chain(trial)
     if trial.targets and trial.compiled is not None:
         upstream = trial.compiled.upstream
-        among = f"  (one of {len(trial.targets)}, {upstream.described.algorithm})" if len(trial.targets) > 1 else ""
-        print_line(f"target: {written(upstream.name)}{among}" if among else "target:")
+        several = len(trial.targets) > 1
+        print_line(f"target: one of {written(upstream.name)}'s, by {upstream.described.algorithm}" if several else "target:")
         for target in trial.targets:
             print_line(f"  {written(target)}")
     _show_others(trial)
@@ -130,8 +123,7 @@ def _show_chain(trial: Trial) -> None:
     print_line("chain:")
     for phase, entries in trial.chain.items():
         for index, entry in enumerate(entries):
-            modes = [mode for mode, there in (("shadow", entry.get("mode") == "shadow"),) if there]
-            note = f" [{', '.join(modes)}]" if modes else ""
+            note = " [shadow]" if entry.get("mode") == "shadow" else ""
             config = f"not known here: {entry['unknown']}" if "unknown" in entry else orjson.dumps(entry["config"]).decode()
             print_line(f"  {phase if not index else '':<11}", (f"{entry['plugin']} {entry['priority']}", "cyan"), f"{note}  {config}")
 

@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from gwproxy.cli.output import json_option, print_json, print_warning
-from gwproxy.cli.store_option import open_configuration, redis_option
+from gwproxy.cli.store_option import live_configuration, redis_option
 from gwproxy.controlplane.masking import mask
 from gwproxy.controlplane.places import Path, path_text
 from gwproxy.controlplane.text import read
-from gwproxy.errors import CommandFailed
 from gwproxy.registry import Registry
 
 EPILOG = """\b
@@ -33,11 +32,7 @@ def command(redis_url: str | None, as_json: bool) -> int:
     references, and defaults are not filled in. A secret that was written as plain text is therefore printed as plain
     text; stderr says where one seems to be.
     """
-    store = open_configuration(redis_url)
-    live = store.read()
-    if live.data is None:
-        raise CommandFailed("there is no configuration yet; publish one with 'gwproxy run gateway.yaml' or SET gw:routes")
-    tree = read(live.data, "the live configuration").tree
+    tree = read(*live_configuration(redis_url)).tree
     secrets = [path_text(path) for path in _differences(tree, mask(tree, Registry.discover()))]
     if as_json:
         print_json(tree)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import click
 
-from gwproxy.cli.output import counted, print_error
+from gwproxy.cli.output import counted, print_error, printable
 from gwproxy.errors import ConfigurationRefused, GatewayError
 
 log = logging.getLogger("gwproxy.cli")
@@ -29,8 +29,10 @@ def report(error: BaseException) -> int:
         error.show()
         return error.exit_code
     if isinstance(error, ConfigurationRefused):
+        from gwproxy.cli.config_file import problem_line
+
         for problem in error.problems:
-            click.echo(str(problem), err=True)
+            click.echo(printable(problem_line(problem)), err=True)
         print_error(f"the configuration has {counted(len(error.problems), 'problem')}")
         return COULD_NOT
     log.debug("command_failed", exc_info=error)

@@ -55,13 +55,31 @@ def find_store(redis_url: str | None, settings: Settings) -> StoreAddress:
     return StoreAddress(running.redis_url, running.prefix)
 
 
+def live_configuration(redis_url: str | None) -> tuple[bytes, str]:
+    """Return the live configuration as it is in the store, and the name of its key.
+
+    :param redis_url: the option; None if it was not given.
+    :raises CommandFailed: there is no gateway, or no configuration; says what to do.
+    :raises StoreUnavailable: the store does not answer.
+    """
+    found = find_store(redis_url, Settings.from_environment())
+    key = f"{found.prefix}routes"
+    data = _open(found).read().data
+    if data is None:
+        raise CommandFailed(f"{key} is missing or empty; publish a configuration with 'gwproxy run gateway.yaml', or SET {key}")
+    return data, key
+
+
 def open_configuration(redis_url: str | None) -> ConfigurationStore:
     """Open the live gateway's store.
 
     :param redis_url: the option; None if it was not given.
     :raises CommandFailed: there is none, or its URL makes no sense; says what to do.
     """
-    found = find_store(redis_url, Settings.from_environment())
+    return _open(find_store(redis_url, Settings.from_environment()))
+
+
+def _open(found: StoreAddress) -> ConfigurationStore:
     from gwproxy.store.configuration import ConfigurationStore
     from gwproxy.store.connection import check_prefix, connect
 

@@ -116,16 +116,19 @@ class Rehearsal:
 
     def _step(self, step: Step) -> dict[str, Any]:
         entry = step.config.entry
-        owner = self._written if entry.route is None else self._route_written(entry.route)
-        same = [ref for ref in owner.get("plugins", ()) if ref["name"] == step.plugin and ref.get("enabled", True)]
-        shown = effective(step.plugin, step.config, same[entry.index].get("config", {}), self._registry)
+        refs, written = self._owner(entry.route)
+        same = [position for position, ref in enumerate(refs) if ref.name == step.plugin and ref.enabled]
+        shown = effective(step.plugin, step.config, written["plugins"][same[entry.index]].get("config", {}), self._registry)
         mode, on_error = "shadow" if step.shadow else "enforce", "ignore" if step.ignore else "fail"
         return _entry(step.plugin, step.priority, {"mode": mode, "on_error": on_error, "budget": step.budget, "config": shown})
 
-    def _route_written(self, ident: str) -> Mapping[str, Any]:
-        index = next(i for i, route in enumerate(self._parsed.document.routes) if route.id == ident)
-        found: Mapping[str, Any] = self._written["routes"][index]
-        return found
+    def _owner(self, ident: str | None) -> tuple[Sequence[PluginRef], Mapping[str, Any]]:
+        """Return the plugin entries of a route (None: the global ones), and what holds them, as written."""
+        document = self._parsed.document
+        if ident is None:
+            return document.plugins, self._written
+        index = next(i for i, route in enumerate(document.routes) if route.id == ident)
+        return document.routes[index].plugins, self._written["routes"][index]
 
     def _open(self, compiled: CompiledRoute | None) -> Iterator[tuple[PluginRef, str]]:
         """Yield the entries of a route, global ones too, that cannot run here, each with the reason."""

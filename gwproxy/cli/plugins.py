@@ -1,0 +1,185 @@
+"""``gwproxy plugins``: what is installed, what it takes, and a package for a new one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic.fields import FieldInfo
+
+from gwproxy.cli.failures import did_you_mean
+from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
+from gwproxy.errors import CommandFailed
+from gwproxy.plugin import Plugin, PluginConfig
+from gwproxy.registry import Registered, Registry
+
+_LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  gwproxy plugins list
+  gwproxy plugins info rate_limit
+  gwproxy plugins new tenant
+"""
+)
+def command() -> None:
+    """List, describe and create plugins.
+
+    A plugin is a pip package with an entry point in the group 'gwproxy'; installing it is all there is to do.
+    """
+
+
+@command.command(
+    "list",
+    epilog="""\b
+Examples:
+  gwproxy plugins list
+  gwproxy plugins list --json | jq '.[] | select(.reason != null)'
+""",
+)
+@json_option
+def list_plugins(as_json: bool) -> int:
+    """Show the installed plugins, and why any of them cannot be used."""
+    registry = Registry.discover()
+    loaded = {registered.plugin.name: _summary(registered) for registered in registry}
+    refused = {name: _refused(name, reason) for name, reason in registry.broken.items()}
+    rows = [row for _, row in sorted({**loaded, **refused}.items())]
+    if as_json:
+        print_json(rows)
+        return 0
+    columns = ("name", "version", "priority", "phases", "package", "state")
+    print_table(columns, [[_cell(row, column) for column in columns] for row in rows], {"loaded": "green"})
+    return 0
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  gwproxy plugins info rate_limit
+  gwproxy plugins info rate_limit --json | jq .config     the JSON Schema
+"""
+)
+@click.argument("name")
+@json_option
+def info(name: str, as_json: bool) -> int:
+    """Describe a plugin: what it does, in which phases, and every key of its configuration."""
+    registry = Registry.discover()
+    registered = registry.registered(name)
+    if registered is None:
+        if reason := registry.broken.get(name):
+            raise CommandFailed(f"the plugin {name!r} is installed but cannot be used: {reason}")
+        raise CommandFailed(f"no plugin {name!r} is installed{did_you_mean(name, registry.names)}")
+    if as_json:
+        plugin = registered.plugin
+        print_json({**_summary(registered), "description": description(plugin), "config": schema(plugin.config_model)})
+    else:
+        _show(registered)
+    return 0
+
+
+@command.command(
+    epilog="""\b
+Examples:
+  gwproxy plugins new tenant
+  gwproxy plugins new tenant --directory ~/src/tenant
+"""
+)
+@click.argument("name")
+@click.option("--directory", type=click.Path(path_type=Path), help="The folder to make. Default: gwproxy-NAME, here.")
+def new(name: str, directory: Path | None) -> int:
+    """Write the package of a new plugin NAME: typed configuration, one hook, tests.
+
+    It can be installed and tested at once. A folder that is not empty is left alone.
+    """
+    from gwproxy.cli.scaffold import check_name, names_of, write_package
+
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="NAME") from None
+    registry = Registry.discover()
+    if name in registry.names or name in registry.broken:
+        raise CommandFailed(f"a plugin {name!r} is installed already; names are unique, choose another")
+    folder = directory if directory is not None else Path(names_of(name)["package"])
+    for file in write_package(name, folder):
+        click.echo(str(file))
+    click.echo(f"\nNext:\n  cd {shlex.quote(str(folder))}\n  pip install -e '.[test]' && pytest\n  gwproxy plugins info {name}")
+    return 0
+
+
+def _summary(registered: Registered) -> dict[str, Any]:
+    plugin = registered.plugin
+    known = {"name": plugin.name, "version": plugin.version, "priority": plugin.priority}
+    return {**known, "phases": list(registered.hooks), "package": registered.package, "state": "loaded", "reason": None}
+
+
+def _refused(name: str, reason: str) -> dict[str, Any]:
+    return {"name": name, "version": None, "priority": None, "phases": [], "package": None, "state": "refused", "reason": reason}
+
+
+def _cell(row: dict[str, Any], column: str) -> object:
+    if column == "phases":
+        return ", ".join(row["phases"])
+    if column == "state" and row["reason"]:
+        return f"refused: {row['reason']}"
+    return row[column]
+
+
+def description(plugin: Plugin) -> str:
+    """Return what a plugin says about itself: its module's docstring, else its class's own; empty if there is neither."""
+    module = sys.modules.get(type(plugin).__module__)
+    text = (module.__doc__ if module is not None else None) or type(plugin).__doc__ or ""
+    return text.strip()
+
+
+def schema(model: type[PluginConfig]) -> dict[str, Any]:
+    """Return the JSON Schema of a plugin's configuration; a field of a type that JSON has no form for may be anything."""
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+    class Generator(GenerateJsonSchema):
+        """Leaves open what cannot be described."""
+
+        ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - pydantic declares it
+
+        def handle_invalid_for_json_schema(self, schema: CoreSchema, error_info: str) -> JsonSchemaValue:
+            return {}
+
+    return model.model_json_schema(schema_generator=Generator)
+
+
+def _show(registered: Registered) -> None:
+    plugin = registered.plugin
+    print_line((f"{plugin.name} {plugin.version}", "bold"), f"  {registered.package}")
+    print_line(f"phases: {', '.join(registered.hooks) or 'none'}; priority {plugin.priority}")
+    if text := description(plugin):
+        click.echo()
+        for line in text.splitlines():
+            print_line(line)
+    click.echo()
+    fields = plugin.config_model.model_fields
+    if not fields:
+        print_line("no configuration")
+        return
+    print_line((counted(len(fields), "key"), "bold"))
+    cells = [_row(name, field) for name, field in fields.items()]
+    print_table(("key", "type", "default", "description"), [[_text(cell) for cell in row] for row in cells])
+
+
+def _row(name: str, field: FieldInfo) -> tuple[str, str, str, str]:
+    from gwproxy.controlplane.reference import default_text, type_text
+
+    try:
+        return name, type_text(field), default_text(field), field.description or ""
+    except (TypeError, IndexError):  # a type that is not for configuration files, and has no words
+        return name, str(field.annotation), str(field.default), field.description or ""
+
+
+def _text(markdown: str) -> str:
+    return " ".join(_LINK.sub(r"\1", markdown).replace("`", "").split())

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import redis
+
+import gwproxy
+from gwproxy.cli.trial import environ_of
+from gwproxy.dataplane.ingress import Ingress
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def ask(cli, config: Path) -> Ask:
+    """Asks about the sample configuration, or a text."""
+
+    def run(*argv: str, text: str | None = None) -> dict[str, Any]:
+        if text is not None:
+            config.write_text(text)
+        result = cli("explain", *argv, "--config", config, "--json")
+        assert result.status == 0, result.err
+        held: dict[str, Any] = json.loads(result.out)
+        return held
+
+    return run
+
+
+def test_the_route_its_parameters_and_where_it_goes(ask: Ask) -> None:
+    held = ask("get", "/api/users/7?a=b%20c")
+    assert held["request"] == {"method": "GET", "scheme": "http", "host": "localhost", "path": "/api/users/7", "query_string": "a=b%20c"}
+    assert (held["status"], held["route"], held["params"]) == (None, "users", {"id": "7"})
+    assert held["upstream"] == "users"
+    assert held["targets"] == ["http://10.0.0.5:8000/base/api/users/7?a=b%20c", "http://10.0.0.6:8000/api/users/7?a=b%20c"]
+
+
+def test_why_each_other_route_does_not_match(ask: Ask) -> None:
+    assert [(route["id"], route["matched"]) for route in ask("GET", "/api/users/7")["routes"]] == [("users", True), ("health", False)]
+    assert ask("DELETE", "/api/users/7")["routes"][0]["reason"] == "method DELETE is not among GET, HEAD, POST"
+    assert ask("GET", "/health")["routes"][1]["reason"] == "host localhost is not among api.example.com"
+    assert ask("GET", "http://api.example.com/health")["routes"][1]["reason"] == "header x-version is missing"
+    assert (
+        ask("GET", "http://api.example.com/health", "-H", "X-Version: 1")["routes"][1]["reason"]
+        == "header x-version is not the value asked for"
+    )
+
+
+def test_headers_and_the_host_of_the_url_decide(ask: Ask) -> None:
+    held = ask("GET", "https://API.example.com.:8443/health", "-H", "x-version:2")
+    assert (held["route"], held["request"]["host"], held["request"]["scheme"]) == ("health", "api.example.com", "https")
+    assert held["targets"] == ["http://127.0.0.1:9000/status/"]
+    assert ask("GET", "http://other/health", "-H", "x-version: 2", "-H", "Host: api.example.com")["route"] == "health"
+
+
+def test_the_chain_phase_by_phase_with_effective_configurations(ask: Ask) -> None:
+    chain = ask("GET", "/api/users/7")["chain"]
+    assert list(chain) == list(gwproxy.PHASES)
+    assert [[entry["plugin"] for entry in entries] for entries in chain.values()] == [
+        [],
+        ["jwt_auth"],
+        ["rate_limit", "rate_limit"],
+        ["access_log"],
+        [],
+        ["access_log"],
+    ]
+    (jwt,) = chain["auth"]
+    assert (jwt["mode"], jwt["on_error"], jwt["priority"], jwt["config"]["secret"]) == ("shadow", "fail", 200, "***")
+    assert [entry["config"]["limit"] for entry in chain["post_auth"]] == [5, 7]
+    assert [entry["config"]["window_seconds"] for entry in chain["post_auth"]] == [10, 60]
+    assert chain["response"][0]["on_error"] == "ignore"
+
+
+def test_no_match_is_an_answer(cli, ask: Ask, config: Path) -> None:
+    held = ask("GET", "/nowhere")
+    assert (held["status"], held["route"], held["targets"], held["upstream"]) == (404, None, [], None)
+    assert [phase for phase, entries in held["chain"].items() if entries] == ["response"]
+    assert all(route["reason"] for route in held["routes"])
+    result = cli("explain", "GET", "/nowhere", "--config", config)
+    assert (result.status, result.err) == (0, "")
+    assert "no route matches\nanswer: 404 Route not found\n" in result.out
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "status", "reason"),
+    [
+        ("GET", "/api/../x", 400, "the path has a dot segment"),
+        ("GET", "/a%5Cb", 400, "backslash"),
+        ("GET", "/ä", 400, "printable ASCII"),
+        ("GET", "api/users", 400, "neither a path nor an http URL"),
+        ("GET", "http://a b/", 400, "no valid host"),
+        ("TRACE", "/api/users/7", 405, "TRACE is not proxied"),
+        ("GET", "*", 400, "asterisk"),
+    ],
+)
+def test_what_is_refused_before_it_is_routed(ask: Ask, method: str, url: str, status: int, reason: str) -> None:
+    held = ask(method, url)
+    assert (held["status"], held["routes"]) == (status, [])
+    assert reason in held["reason"]
+
+
+def test_a_url_that_is_none(cli, config: Path) -> None:
+    result = cli("explain", "GET", "http://[::1/", "--config", config)
+    assert result.status == 1
+    assert "is no URL" in result.err
+
+
+def test_an_upgrade_that_the_route_does_not_support(ask: Ask) -> None:
+    held = ask("GET", "/api/users/7", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket")
+    assert (held["status"], held["route"]) == (501, "users")
+
+
+def test_a_preflight_is_routed_by_the_method_it_asks_for(ask: Ask) -> None:
+    preflight = ("OPTIONS", "/api/users/7", "-H", "Origin: https://app")
+    assert ask(*preflight, "-H", "Access-Control-Request-Method: POST")["route"] == "users"
+    refused = ask(*preflight, "-H", "Access-Control-Request-Method: PUT")
+    assert refused["route"] is None
+    assert refused["routes"][0]["reason"].startswith("method PUT is not among")
+    assert ask(*preflight)["routes"][0]["reason"].startswith("method OPTIONS is not among")
+
+
+@pytest.mark.parametrize(
+    "argv", [("GET", "/api/users/7"), ("DELETE", "/x"), ("OPTIONS", "/api/users/1", "-H", "Access-Control-Request-Method: GET")]
+)
+def test_the_explanation_and_the_routing_agree(ask: Ask, argv: tuple[str, ...]) -> None:
+    held = ask(*argv)
+    assert [route["id"] for route in held["routes"] if route["matched"]] == ([held["route"]] if held["route"] else [])
+
+
+def test_for_people(cli, config: Path) -> None:
+    result = cli("explain", "GET", "/api/users/7", "--config", config)
+    assert (result.status, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == "GET http://localhost/api/users/7"
+    assert lines[1] == "route: users  /api/users/{id}  (host, path, method and headers fit)"
+    assert lines[2] == "  id = 7"
+    assert lines[4].startswith('  auth       jwt_auth 200 [shadow]  {"secret":"***",')
+    assert lines[6].startswith('             rate_limit 300  {"limit":7,')
+    assert "target: one of users's, by round_robin" in lines
+    assert lines[-1].split()[:2] == ["health", "=/health"]
+    assert "correct-horse" not in result.out
+
+
+def test_a_single_target(cli, config: Path) -> None:
+    out = cli("explain", "GET", "http://api.example.com/health", "-H", "x-version: 2", "--config", config).out
+    assert "target:\n  http://127.0.0.1:9000/status/\n" in out
+    assert "no route matches" not in out
+
+
+def test_the_live_configuration(cli, store: redis.Redis) -> None:
+    store.set("gw:routes", b'{"routes": [{"path": "/live", "upstream": "http://a"}]}')
+    assert "route: live  /live" in cli("explain", "GET", "/live/x").out
+    store.set("gw:routes", b'{"routes": 7}')
+    result = cli("explain", "GET", "/live/x")
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("gw:routes:1:12: routes: found 7")
+    store.delete("gw:routes")
+    assert "gw:routes is missing or empty" in cli("explain", "GET", "/").err
+
+
+def test_a_plugin_that_is_not_here_makes_a_live_route_answer_503(cli, store: redis.Redis) -> None:
+    store.set("gw:routes", orjson.dumps([{"path": "/a", "upstream": "http://a", "plugins": [{"name": "strange"}, {"name": "cors"}]}]))
+    held = json.loads(cli("explain", "GET", "/a", "--json").out)
+    assert (held["status"], held["route"], held["targets"]) == (503, "a", ["http://a/a"])
+    assert held["reason"] == "plugin strange: not installed"
+    assert [entry["plugin"] for entry in held["chain"]["pre_auth"]] == ["cors"]
+
+
+def test_a_plugin_that_is_not_here_refuses_a_file(cli, config: Path) -> None:
+    config.write_text("[{path: /a, upstream: 'http://a', plugins: [{name: strange}]}]")
+    result = cli("explain", "GET", "/a", "--config", config)
+    assert (result.status, result.out) == (1, "")
+    assert "'strange'" in result.err
+
+
+def test_upstreams_that_only_the_gateways_environment_knows_are_shown_as_references(cli, ask: Ask) -> None:
+    text = """{upstreams: {b: {targets: [{url: "${GW_ONE}"}, {url: "${GW_TWO}"}]}},
+      routes: [{path: /a, upstream: "${GW_ONE}"}, {path: /b, upstream: b}]}"""
+    assert ask("GET", "/a/x", text=text)["targets"] == ["${GW_ONE}/a/x"]
+    assert ask("GET", "/b")["targets"] == ["${GW_ONE}/b", "${GW_TWO}/b"]
+    assert ask("GET", "/a")["upstream"] == "${GW_ONE}"
+
+
+def test_upstreams_that_are_set_here_are_shown(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GW_ONE", "http://10.0.0.9/base")
+    assert ask("GET", "/a", text='[{path: /a, upstream: "${GW_ONE}"}]')["targets"] == ["http://10.0.0.9/base/a"]
+
+
+def test_the_demo_can_be_explained_without_its_environment(cli) -> None:
+    demo = Path(gwproxy.__file__).parent / "demo" / "demo.yaml"
+    result = cli("explain", "GET", "/api/admin", "--config", demo)
+    assert result.status == 0
+    assert "jwt_auth 200  not known here: the environment variable GW_DEMO_JWT_SECRET is not set" in result.out
+    assert "${GW_DEMO_ORDERS}/" in result.out
+    assert "answer:" not in result.out
+    assert "GW_DEMO_JWT_SECRET" in result.err
+
+
+def test_entries_that_are_not_known_here_stand_at_their_priority(ask: Ask) -> None:
+    text = """{plugins: [{name: webhook_signature, config: {scheme: github, secrets: ["${GW_A}"]}, priority: 1}],
+      routes: [{path: /a, upstream: 'http://a', plugins: [{name: jwt_auth, config: {secret: "${GW_B}"}}]}]}"""
+    auth = ask("GET", "/a", text=text)["chain"]["auth"]
+    assert [(entry["plugin"], entry["priority"]) for entry in auth] == [("webhook_signature", 1), ("jwt_auth", 200)]
+    assert auth[1]["config"] is None
+    assert "GW_B" in auth[1]["unknown"]
+
+
+def test_many_routes_are_not_all_listed(cli, ask: Ask) -> None:
+    text = (
+        "["
+        + ", ".join(f"{{path: /r{n}, upstream: 'http://a'}}" for n in range(60))
+        + ", {path: /r1, methods: [PUT], upstream: 'http://a'}]"
+    )
+    assert len(ask("GET", "/r1", text=text)["routes"]) == 61
+    out = cli("explain", "GET", "/r1", "--config", "-", stdin=text).out
+    assert "method GET is not among PUT" in out
+    assert out.endswith("and 59 other routes; --json lists all\n")
+
+
+def test_stdin(cli) -> None:
+    assert "route: a  /a" in cli("explain", "GET", "/a", "--config", "-", stdin='[{"path": "/a", "upstream": "http://a"}]').out
+
+
+@pytest.mark.parametrize(
+    ("url", "target", "host", "scheme"),
+    [
+        ("http://u:p@a.example:81/x?y#z", "/x?y", "a.example:81", "http"),
+        ("HTTPS://a.example", "/", "a.example", "https"),
+        ("http://a.example?q", "/?q", "a.example", "http"),
+        ("http://[::1]:8080//x/%2F", "//x/%2F", "[::1]:8080", "http"),
+        ("/x#y", "/x#y", "localhost", "http"),
+    ],
+)
+def test_a_url_becomes_the_request_that_a_client_would_send(url: str, target: str, host: str, scheme: str) -> None:
+    environ = environ_of("GET", url, [])
+    assert (environ["RAW_URI"], environ["gwproxy.headers"], environ["wsgi.url_scheme"]) == (target, [("Host", host)], scheme)
+
+
+def test_the_environ_is_read_as_a_request_without_a_body() -> None:
+    request, ident, refused = Ingress(()).read(environ_of("POST", "/a?b", [("X-Request-ID", "abc"), ("hOst", "h.example")]))
+    assert refused is None
+    assert (request.method, request.path, request.query_string, request.host, ident) == ("POST", "/a", "b", "h.example", "abc")
+    assert request.get_data() == b""

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import orjson
+import redis
+
+from gwproxy.cli.status import gather
+from gwproxy.store.configuration import ConfigurationStore, Live, digest_of
+
+CONFIG = b'[{"path":"/a","upstream":"http://a"}]'
+DIGEST = digest_of(CONFIG)
+
+
+def heartbeat(**fields: object) -> dict[str, str]:
+    made = {
+        "host": "one",
+        "pid": "7",
+        "started": datetime.now(UTC).isoformat(),
+        "plugins": '{"cors":"1.0"}',
+        "revision": "1",
+        "digest": DIGEST,
+        "state": "ready",
+        "error": "",
+        "applied_at": "",
+        "log_dropped": "0",
+        "targets": "[]",
+    }
+    return made | {name: value if isinstance(value, str) else orjson.dumps(value).decode() for name, value in fields.items()}
+
+
+def publish(store: redis.Redis, *workers: dict[str, str]) -> None:
+    gateway = ConfigurationStore(store)
+    gateway.publish(CONFIG, actor="test")
+    for number, fields in enumerate(workers):
+        gateway.heartbeat(f"w{number}", fields)
+
+
+def test_all_workers_on_the_live_configuration(cli, store: redis.Redis) -> None:
+    publish(store, heartbeat(), heartbeat(host="two", pid="8"))
+    result = cli("status")
+    assert (result.status, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == f"live: revision 1, digest {DIGEST[:12]}"
+    assert lines[2].split() == ["host", "pid", "state", "revision", "digest", "age", "error"]
+    assert lines[3].split() == ["one", "7", "ready", "1", DIGEST[:12], "0s", "-"]
+    assert lines[4].split()[:2] == ["two", "8"]
+    assert "all 2 workers on the live configuration" in lines
+
+
+def test_a_worker_that_does_not_run_it_is_named_with_its_reason(cli, store: redis.Redis) -> None:
+    publish(store, heartbeat(), heartbeat(pid="9", digest="0" * 64, state="refused", error="routes[0]: found x\x1b[2J, expected y"))
+    out = cli("status").out
+    assert "1 of 2 workers not on the live configuration: one/9" in out
+    assert r"routes[0]: found x\x1b[2J, expected y" in out
+    assert json.loads(cli("status", "--json").out)["behind"] == ["w1"]
+
+
+def test_broken_plugins_and_targets(cli, store: redis.Redis) -> None:
+    def targets(healthy: bool) -> list[object]:
+        return [
+            {"upstream": "users", "url": "http://a", "healthy": healthy, "active": 2},
+            {"upstream": "http://b", "url": "http://b", "healthy": True, "active": 0},
+        ]
+
+    publish(store, heartbeat(targets=targets(True), plugins={"pii": "broken"}), heartbeat(host="two", targets=targets(False)))
+    out = cli("status").out
+    assert "plugin pii does not load on one; " in out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["users", "http://a", "healthy", "for", "1", "of", "2", "2", "4"] in rows
+    assert ["-", "http://b", "healthy", "2", "0"] in rows
+
+
+def test_json_holds_it_all(cli, store: redis.Redis) -> None:
+    target = {"upstream": "users", "url": "http://a", "healthy": False, "active": 1}
+    publish(store, heartbeat(targets=[target], plugins={"x": "broken", "cors": "1.0"}))
+    held = json.loads(cli("status", "--json").out)
+    assert held["live"] == {"revision": 1, "digest": DIGEST}
+    (worker,) = held["workers"]
+    assert (worker["id"], worker["pid"], worker["revision"], worker["log_dropped"], worker["state"]) == ("w0", 7, 1, 0, "ready")
+    assert worker["plugins"] == {"x": "broken", "cors": "1.0"}
+    assert held["broken_plugins"] == {"x": ["one"]}
+    assert held["targets"] == [{"upstream": "users", "url": "http://a", "workers": 1, "healthy": 0, "active": 1}]
+    assert held["behind"] == []
+
+
+def test_nobody_there(cli, store: redis.Redis) -> None:
+    result = cli("status")
+    assert result.status == 0
+    assert result.out.splitlines() == ["live: no configuration", "", "no worker is running"]
+
+
+def test_what_others_write_into_a_heartbeat_does_no_harm() -> None:
+    nonsense = [{"id": "a"}, {"id": "b", "pid": "x", "plugins": "{", "targets": "7"}, {"id": "c", "targets": '[1,{"active":"many"}]'}]
+    found = gather(Live(CONFIG, 3), nonsense)
+    assert found["behind"] == ["a", "b", "c"]
+    assert found["targets"] == [{"upstream": "", "url": "", "workers": 1, "healthy": 0, "active": 0}]
+    assert found["broken_plugins"] == {}
+    assert gather(Live(None, 0), nonsense)["behind"] == []
+
+
+def test_without_a_store_it_says_what_to_do(cli) -> None:
+    result = cli("status")
+    assert (result.status, result.out) == (1, "")
+    assert "gwproxy run" in result.err
+    assert "--redis" in result.err
+
+
+def test_a_store_that_is_away(cli, tmp_path) -> None:
+    result = cli("status", "--redis", f"unix://:hunter2@{tmp_path}/none")
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("gwproxy: error: ")
+    assert "hunter2" not in result.err
