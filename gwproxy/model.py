@@ -101,7 +101,7 @@ class PluginRef(Model):
     on_error: Literal["fail", "ignore"] | None = None
     """What happens if a hook raises or runs out of its budget. None: `fail` (500), in `response` `ignore`."""
     budget: Duration = 5.0
-    """Seconds a hook may take, not counting waiting for the client's body."""
+    """Seconds a hook may take, not counting waiting for the client's or the upstream's body."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """In `shadow`, aborts and changes are recorded and discarded."""
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
-from pydantic import ConfigDict, GetCoreSchemaHandler, PrivateAttr, ValidationInfo, model_validator
+from pydantic import (
+    ConfigDict,
+    GetCoreSchemaHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 from gwproxy.model import Model
@@ -48,6 +56,13 @@ def freeze(value: Any) -> Any:
     if isinstance(value, Mapping):
         return MappingProxyType({key: freeze(item) for key, item in value.items()})
     return value
+
+
+def thaw(value: Any) -> Any:
+    """Return ``value`` with every read-only mapping a dict, as serializers know it."""
+    if isinstance(value, MappingProxyType):
+        return {key: thaw(item) for key, item in value.items()}
+    return tuple(thaw(item) for item in value) if type(value) is tuple else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +122,13 @@ class PluginConfig(Model):
         """
         schema: CoreSchema = _take_json(handler(source))
         return schema
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return self  # frozen; pydantic copies defaults, and a read-only mapping cannot be
+
+    @model_serializer(mode="wrap")
+    def _thawed(self, serialize: SerializerFunctionWrapHandler) -> Any:
+        return serialize(self.model_copy(update={name: thaw(self.__dict__[name]) for name in type(self).model_fields}))
 
     def model_post_init(self, context: Any, /) -> None:
         """Freeze what the fields hold."""

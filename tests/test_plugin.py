@@ -188,3 +188,15 @@ def test_a_plugin_without_a_model_has_no_keys():
     assert Plugin.config_model.model_validate({}).entry == Entry()
     with pytest.raises(ValidationError, match="extra_forbidden"):
         Plugin.config_model.model_validate({"limit": 1})
+
+
+def test_a_configuration_with_frozen_fields_can_be_dumped() -> None:
+    class Nested(PluginConfig):
+        names: dict[str, tuple[str, ...]] = Field(default={"a": ("b",)})
+
+    class Outer(PluginConfig):
+        inner: Nested = Nested()
+        tags: dict[str, str] = Field(default={"x": "y"})
+
+    assert Outer().model_dump(mode="json") == {"inner": {"names": {"a": ["b"]}}, "tags": {"x": "y"}}
+    assert Outer().model_dump_json() == '{"inner":{"names":{"a":["b"]}},"tags":{"x":"y"}}'

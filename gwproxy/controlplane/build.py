@@ -91,9 +91,10 @@ class Builder:
         missing: list[tuple[str, str]] = []
         seen: dict[str, int] = {}
         for position, ref in enumerate(refs):
+            # Disabled ones count: switching one off must not give the others new counters.
+            occurrence = seen[ref.name] = seen.get(ref.name, -1) + 1
             if not ref.enabled:
                 continue
-            occurrence = seen[ref.name] = seen.get(ref.name, -1) + 1
             if (index, position) in parsed.unavailable:
                 missing.append((ref.name, parsed.unavailable[index, position]))
                 continue

@@ -13,7 +13,7 @@ from typing import Any
 from gevent import get_hub
 
 from gwproxy.context import Context
-from gwproxy.dataplane.chain import Step
+from gwproxy.dataplane.chain import Step, waited
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.errors import BudgetExceeded
 
@@ -51,5 +51,9 @@ class BudgetWatchdog:
 
 
 def _over(ctx: Context, now: float) -> bool:
-    step, body = ctx._step, ctx.request.body
-    return isinstance(step, Step) and body.waiting_since is None and now - body.waited - ctx._step_since > step.budget
+    step, response = ctx._step, ctx.response
+    if not isinstance(step, Step) or ctx.request.body.waiting_since is not None:
+        return False
+    if response is not None and response.body.waiting_since is not None:
+        return False
+    return now - waited(ctx) - ctx._step_since > step.budget

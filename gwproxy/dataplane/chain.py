@@ -127,8 +127,14 @@ def replace(ctx: Context, response: Response) -> None:
     response.headers.update(ctx.response_headers)
 
 
+def waited(ctx: Context) -> float:
+    """Return the seconds that plugins of this request have waited for bodies: no budget pays for them."""
+    response = ctx.response
+    return ctx.request.body.waited if response is None else ctx.request.body.waited + response.body.waited
+
+
 def _run(step: Step, ctx: Context) -> None:
-    ctx._step_since = time.monotonic() - ctx.request.body.waited
+    ctx._step_since = time.monotonic() - waited(ctx)
     ctx._step = step
     try:
         step.call(ctx, step.config)
@@ -172,7 +178,7 @@ def _run_shadow(step: Step, ctx: Context) -> None:
     before = _visible(twin)
     twin._greenlet = ctx._greenlet
     enforcing = Step(step.call, step.config, plugin=step.plugin, phase=step.phase, budget=step.budget)
-    ctx._step, ctx._step_since = step, time.monotonic() - ctx.request.body.waited
+    ctx._step, ctx._step_since = step, time.monotonic() - waited(ctx)
     try:
         _run(enforcing, twin)
     except Aborted as aborted:

@@ -132,7 +132,7 @@ class ResponseBody:
     :param close: called once when the body is finished with, complete or not.
     """
 
-    __slots__ = ("_chunks", "_close", "_failure", "_length", "data")
+    __slots__ = ("_chunks", "_close", "_failure", "_length", "data", "waited", "waiting_since")
 
     def __init__(
         self,
@@ -146,6 +146,8 @@ class ResponseBody:
         self._chunks = chunks
         self._close = close
         self._failure: BaseException | None = None
+        self.waited = 0.0  # seconds a plugin has waited here for the upstream, which no budget pays for
+        self.waiting_since: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -163,7 +165,10 @@ class ResponseBody:
         What the stream raises is raised here, and whoever iterates later gets :class:`BadGateway`: never a part for the whole.
         """
         self._check()
+        if self._chunks is not None and (self._length or 0) > limit:
+            return None
         parts, size = [self.data], len(self.data)
+        self.waiting_since = began = time.monotonic()
         try:
             while self._chunks is not None and size <= limit:
                 chunk = next(self._chunks, None)
@@ -177,6 +182,8 @@ class ResponseBody:
             raise
         finally:
             self.data = b"".join(parts)
+            self.waiting_since = None
+            self.waited += time.monotonic() - began
         return self.data if self._chunks is None and size <= limit else None
 
     def __iter__(self) -> Iterator[bytes]:

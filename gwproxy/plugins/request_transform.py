@@ -6,10 +6,9 @@ Only what is sent upstream changes: the route was matched, and the request is lo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gwproxy import Context, Plugin, PluginConfig, hookimpl
 
@@ -98,10 +97,6 @@ class RequestTransformConfig(PluginConfig):
             if names.count(name) > 1:
                 raise ValueError(f"each header once, not {name} in two spellings")
         return fields
-
-    @field_serializer("add_headers")
-    def _as_dict(self, fields: Mapping[str, str]) -> dict[str, str]:
-        return dict(fields)  # it is held as a read-only mapping, which JSON does not know
 
     @model_validator(mode="after")
     def _set_or_removed(self) -> RequestTransformConfig:

@@ -90,3 +90,34 @@ with Service().running() as service:
 """
     )
     assert result == [200, "xxxx"]
+
+
+def test_waiting_for_the_upstreams_body_is_not_the_plugins_time() -> None:
+    result = run(
+        PREPARE
+        + """
+from gevent.server import StreamServer
+class Reader(Plugin):
+    name = "reader"
+    @hookimpl
+    def response(self, ctx):
+        ctx.response_headers["X-Read"] = str(len(ctx.response.get_data()))
+
+def slow(sock, address):
+    sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\n")
+    for _ in range(4):
+        gevent.sleep(0.25)
+        sock.sendall(b"x")
+
+server = StreamServer(("127.0.0.1", 0), slow)
+server.start()
+g = Gate(Reader())
+url = f"http://127.0.0.1:{server.server_port}"
+g.serve([{"path": "/", "upstream": url, "plugins": [{"name": "reader", "budget": 0.3}]}])
+BudgetWatchdog(g.app.gateway).start()
+answer = g.client.get("/")
+print(json.dumps([answer.status_code, answer.headers["X-Read"], answer.text]))
+"""
+    )
+    assert result == [200, "4", "xxxx"]
