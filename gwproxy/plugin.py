@@ -99,10 +99,20 @@ class PluginConfig(Model):
         """The entry this is the configuration of; not known yet (the default) while it is validated."""
         return self._entry
 
+    _camel_names: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Note which names are camelCase forms of fields."""
+        super().__pydantic_init_subclass__(**kwargs)
+        cls._camel_names = frozenset(_camel(name) for name in cls.model_fields) - cls.model_fields.keys()
+
     @model_validator(mode="before")
     @classmethod
     def _accept_camel_case(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
+            return data
+        if cls._camel_names.isdisjoint(data):
             return data
         data = dict(data)
         for name in cls.model_fields:
