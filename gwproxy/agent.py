@@ -114,6 +114,11 @@ class Agent:
         self._run(self._tidy)
         self._run(HealthChecks(self._gateway.upstreams).run)
 
+    @property
+    def settled(self) -> bool:
+        """Whether the first look for a configuration is over, whatever was found."""
+        return self._watcher is not None and self._watcher.looked
+
     def drain(self) -> None:
         """Report that this worker is about to stop."""
         if self._watcher is not None:

@@ -80,6 +80,11 @@ class App:
         """Whether requests are served by a configuration, and will be for a while."""
         return self.gateway.snapshot is not None and not self._draining
 
+    @property
+    def settled(self) -> bool:
+        """Whether the first look for a configuration is over: before, a request could only be told to come back."""
+        return self.agent is not None and self.agent.settled
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (PEP 3333)."""
         if not self._started:

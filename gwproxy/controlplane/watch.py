@@ -44,6 +44,8 @@ class Watcher:
     :param pause: called every few milliseconds while a configuration is parsed and built, so that requests are served.
     :param revision_of: tells the revision of content that was read, recording a change nobody else has.
     :param changed: called after the standing changed.
+
+    :ivar looked: whether it has looked at least once: what there was to serve is served.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Watcher:
         self._refused = ""
         self._away = False
         self._closed = False
+        self.looked = False
         self.standing = Standing()
 
     def run(self) -> None:
@@ -83,6 +86,7 @@ class Watcher:
                 self.step()
             except Exception:  # whatever it was, the next look may find it mended
                 log.exception("watch_failed")
+            self.looked = True
             self._source.wait()
             rest = MIN_INTERVAL - (time.monotonic() - began)
             if rest > 0 and not self._closed:

@@ -25,9 +25,13 @@ from gwproxy.worker.request import ParserLimits
 #: Seconds between two looks at whether the worker is to stop.
 POLL_SECONDS = 0.1
 DRAIN_POLL_SECONDS = 0.05
+SETTLE_POLL_SECONDS = 0.01
 
 #: A connection idle for less than this many seconds may have a request on its way: a drain waits that long for it.
 IDLE_GRACE_SECONDS = 0.5
+
+#: Seconds a new worker waits at most for its app to settle before it accepts.
+SETTLE_SECONDS = 10.0
 
 #: Seconds the app's ``drain`` and ``stop`` may take.
 FAREWELL_SECONDS = 5.0
@@ -37,7 +41,8 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     """Gunicorn's gevent worker with a connection loop of its own.
 
     An app that has the methods ``start()``, ``drain()`` and ``stop()`` is told: once after the fork, before the first
-    connection is accepted; when the worker has stopped accepting; and at its end. What they raise is logged.
+    connection is accepted; when the worker has stopped accepting; and at its end. What they raise is logged. If it has
+    an attribute ``settled``, nothing is accepted before that is true, for 10 seconds at most.
 
     Beyond ``worker_connections`` connections on a listener nothing is accepted: further ones wait in the kernel's
     backlog, or are taken by another worker.
@@ -71,6 +76,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         logs.configure(Settings.from_environment().log_level)
         try:
             self._tell_app("start")
+            self._await_app()
             servers = self._listen()
             while self.alive:
                 self.notify()
@@ -91,6 +97,13 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             connection.serve()
         finally:
             self._connections.discard(connection)
+
+    def _await_app(self) -> None:
+        """Leave connections to other workers, or in the backlog, while the app would only answer that it is not ready."""
+        deadline = monotonic() + SETTLE_SECONDS
+        while self.alive and not getattr(self.wsgi, "settled", True) and monotonic() < deadline:
+            self.notify()
+            gevent.sleep(SETTLE_POLL_SECONDS)
 
     def _listen(self) -> list[StreamServer]:
         service = Service(

@@ -196,3 +196,13 @@ def test_a_file_is_read_again_when_it_was_written_or_replaced(tmp_path: Path) ->
     assert source.poll() == Candidate(b"two", 0, str(path))
     path.write_bytes(b"")
     assert source.poll() == Candidate(None, 0, str(path))
+
+
+@pytest.mark.parametrize("found", [Candidate(text("/a"), 1, "gw:routes"), None, StoreUnavailable("away"), ValueError("odd")])
+def test_it_has_looked_once_whatever_was_found(bench: Bench, found: Candidate | Exception | None) -> None:
+    bench.source.next = found
+    looked = []
+    bench.source.wait = lambda: (looked.append(bench.watcher.looked), bench.watcher.close())  # type: ignore[func-returns-value,assignment,method-assign]
+    assert not bench.watcher.looked
+    bench.watcher.run()
+    assert looked == [True]

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import threading
 import time
@@ -170,6 +171,16 @@ def test_V11_what_outlives_graceful_timeout_is_cut_and_never_looks_complete(guni
     gateway.process.wait(5)
     assert "worker_drain_cut connections=2" in gateway.log()
     assert gateway.events()[-1].startswith("stop")
+
+
+def test_nothing_is_accepted_before_the_app_has_settled(gunicorn, wait_until):
+    gateway = gunicorn(PROBE_SETTLES="1")
+    with gateway.client() as client:
+        client.send(REQUEST % b"/echo")
+        wait_until(lambda: sum(event.startswith("asked") for event in gateway.events()) > 5)
+        assert select.select([client.sock], [], [], 0)[0] == []
+        gateway.gate.touch()
+        assert client.reply().status == 200
 
 
 def test_R33_what_the_app_raises_when_told_is_logged(gunicorn):
