@@ -9,9 +9,8 @@ from gwproxy.dataplane import wire
 from gwproxy.dataplane.failures import ClientLeft, Failure, Phase, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
 from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
-from gwproxy.dataplane.upstream_response import RawResponse
+from gwproxy.dataplane.upstream_response import LOOK, RawResponse
 
-_LOOK = 0.5  # seconds between two looks at the client while waiting, and at the upstream while it takes nothing
 _READ = 64 * 1024
 
 
@@ -53,6 +52,7 @@ class Exchange:
             reusable=transmitted and keepalive,
             read=request.timeouts.read,
             deadline=request.deadline,
+            client_gone=request.client_gone,
         )
 
     def _transmit(self, keepalive: bool) -> bool:
@@ -114,7 +114,7 @@ class Exchange:
     def _answered(self) -> bool:
         """Whether a final response or the end came while the request is being sent; does not wait."""
         if self._connection.readable():
-            self._connection.sock.settimeout(self._patience(self._until(_LOOK), polls=True))
+            self._connection.sock.settimeout(self._patience(self._until(LOOK), polls=True))
             try:
                 self._receive()
             except TimeoutError:  # a part of a TLS record
@@ -192,7 +192,7 @@ class Exchange:
         left = until - time.monotonic()
         if left <= 0:
             raise self._described(UpstreamTimedOut, "no answer in time" if self._phase == "head" else "the request is not taken")
-        return min(left, _LOOK) if polls else left
+        return min(left, LOOK) if polls else left
 
     def _failed(self, detail: str) -> Failure:
         return self._described(UpstreamFailed, detail)

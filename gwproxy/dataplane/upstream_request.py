@@ -39,7 +39,7 @@ class UpstreamRequest(requests.PreparedRequest):
     :param body: None for none: then POST, PUT and PATCH say ``Content-Length: 0``.
     :param timeouts: the route's.
     :param deadline: when the whole exchange is cut, by ``time.monotonic``. None: ``timeouts.total`` from now on, if set.
-    :param client_gone: asked every half second while waiting for the response's head; True ends the exchange.
+    :param client_gone: asked every half second while the upstream is silent, after the request; True ends the exchange.
     :param upgrade: whether the fields ask for one, so that the answer 101 is expected.
     """
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-from gwproxy.dataplane.failures import UpstreamFailed, UpstreamTimedOut
+from gwproxy.dataplane.failures import ClientLeft, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
 from gwproxy.dataplane.wire import Dechunker, Head, Malformed
+
+LOOK = 0.5  # seconds between two looks at the client while the upstream is silent
 
 
 class RawResponse:
@@ -27,6 +29,7 @@ class RawResponse:
     """
 
     __slots__ = (
+        "_client_gone",
         "_connection",
         "_deadline",
         "_dechunker",
@@ -43,7 +46,16 @@ class RawResponse:
     )
 
     def __init__(
-        self, head: Head, rest: bytes, connection: Connection, *, body: bool, reusable: bool, read: float, deadline: float | None
+        self,
+        head: Head,
+        rest: bytes,
+        connection: Connection,
+        *,
+        body: bool,
+        reusable: bool,
+        read: float,
+        deadline: float | None,
+        client_gone: Callable[[], bool] | None = None,
     ) -> None:
         """Take over ``connection``.
 
@@ -51,12 +63,14 @@ class RawResponse:
         :param body: whether a body is expected.
         :param reusable: whether the request's side leaves the connection in a state that allows another one.
         :param read: seconds of silence that are accepted.
+        :param client_gone: asked every half second of silence; True ends the exchange.
         """
         self.status = head.status
         self.fields = head.fields
         self.length = head.length
         self.reused = connection.reused
         self.complete = False
+        self._client_gone = client_gone
         self._connection = connection
         self._deadline = deadline
         self._idle = head.idle
@@ -94,6 +108,7 @@ class RawResponse:
         :param amt: the most bytes of one read.
         :raises UpstreamFailed: the body was cut or is malformed. It must not be passed on as if it had ended.
         :raises UpstreamTimedOut: the upstream was silent for too long, or the whole exchange took too long.
+        :raises ClientLeft: nobody waits for the rest any more.
         """
         data, self._rest = self._rest, b""
         body = data if self.complete else self._take(data)
@@ -133,17 +148,18 @@ class RawResponse:
         return body
 
     def _receive(self, amt: int) -> bytes:
-        patience = self._read
+        until = time.monotonic() + self._read
         if self._deadline is not None:
-            patience = min(patience, self._deadline - time.monotonic())
+            until = min(until, self._deadline)
         try:
-            if patience <= 0:
-                raise TimeoutError
-            self._connection.sock.settimeout(patience)
-            return self._connection.sock.recv(amt)
-        except TimeoutError:
-            self.close()
-            raise UpstreamTimedOut("the body stalled", phase="body", sent=True) from None
+            while (left := until - time.monotonic()) > 0:
+                self._connection.sock.settimeout(left if self._client_gone is None else min(left, LOOK))
+                try:
+                    return self._connection.sock.recv(amt)
+                except TimeoutError:
+                    if self._client_gone is not None and self._client_gone():
+                        raise ClientLeft("the client closed before it had the whole body", phase="body", sent=True) from None
+            raise UpstreamTimedOut("the body stalled", phase="body", sent=True)
         except OSError as error:
             self._fail(str(error))
         except BaseException:

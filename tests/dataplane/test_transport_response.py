@@ -291,6 +291,22 @@ def test_B12_a_client_that_left_cancels_the_exchange(session: UpstreamSession, s
     assert (failure.phase, failure.sent, len(asked)) == ("head", True, 2)
 
 
+@pytest.mark.parametrize("answer", [b"Content-Length: 10\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"])
+def test_B11_a_client_that_left_cancels_a_body_that_is_silent(session: UpstreamSession, serve: Any, answer: bytes) -> None:
+    upstream = serve([b"HTTP/1.1 200 OK\r\n" + answer])
+    asked: list[bool] = []
+
+    def gone() -> bool:
+        asked.append(True)
+        return len(asked) == 2
+
+    raw = exchange(session, upstream, client_gone=gone)
+    with pytest.raises(ClientLeft) as caught:
+        list(raw.stream())
+    assert (caught.value.phase, raw.complete, len(asked)) == ("body", False, 2)
+    upstream.wait(ended=1)
+
+
 def test_an_upgrade_hands_over_the_connection(session: UpstreamSession, serve: Any) -> None:
     def script(peer: Any) -> None:
         peer.request()

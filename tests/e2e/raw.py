@@ -53,7 +53,7 @@ class RawClient:
 
     def __init__(self, port: int, preface: bytes = b"", timeout: float = 15.0) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), timeout)
-        self._buffer = b""
+        self._buffer = bytearray()
         if preface:
             self.send(preface)
 
@@ -92,7 +92,7 @@ class RawClient:
             else:
                 return Answer(status, raw, fields, self.rest(), closed=True)
         except EOFError:
-            return Answer(status, raw, fields, self._buffer, cut=True, closed=True)
+            return Answer(status, raw, fields, bytes(self._buffer), cut=True, closed=True)
         return Answer(status, raw, fields, body, closed=found.get("Connection") == "close" and self.ended())
 
     def until(self, mark: bytes) -> bytes:
@@ -102,14 +102,12 @@ class RawClient:
         """
         while (end := self._buffer.find(mark)) < 0:
             self._more()
-        data, self._buffer = self._buffer[: end + len(mark)], self._buffer[end + len(mark) :]
-        return data
+        return self._taken(end + len(mark))
 
     def exactly(self, size: int) -> bytes:
         while len(self._buffer) < size:
             self._more()
-        data, self._buffer = self._buffer[:size], self._buffer[size:]
-        return data
+        return self._taken(size)
 
     def rest(self) -> bytes:
         """Read until the connection ends."""
@@ -117,12 +115,16 @@ class RawClient:
             while True:
                 self._more()
         except EOFError:
-            data, self._buffer = self._buffer, b""
-            return data
+            return self._taken(len(self._buffer))
 
     def ended(self) -> bool:
         """Whether the gateway has ended the connection and nothing more came; waits for it."""
         return self.rest() == b""
+
+    def _taken(self, size: int) -> bytes:
+        data = bytes(memoryview(self._buffer)[:size])
+        del self._buffer[:size]
+        return data
 
     def _chunks(self) -> bytes:
         parts = []

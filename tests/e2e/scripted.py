@@ -45,6 +45,10 @@ class Seen:
             self._body = b"".join(self.pieces())
         return self._body
 
+    def consumed(self) -> None:
+        """Say that :meth:`pieces` has yielded everything."""
+        self._body = b""
+
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes.
 

@@ -1,0 +1,414 @@
+"""Bodies on their way: as they come, in flat memory, and given up when nobody is left to read or send them."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import random
+import re
+import select
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
+from tests.e2e.raw import RawClient, head
+from tests.e2e.scripted import ScriptedService, Seen
+from tests.e2e.strangers import install
+
+pytestmark = pytest.mark.e2e
+
+MIB = 1 << 20
+BLOCKS = 64
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+WRITE_TIMEOUT = 1.5
+
+
+@cache
+def block(number: int) -> bytes:
+    """A MiB of bytes that is like no other."""
+    return random.Random(number).randbytes(MIB)
+
+
+@cache
+def digest() -> str:
+    whole = hashlib.sha256()
+    for number in range(BLOCKS):
+        whole.update(block(number))
+    return whole.hexdigest()
+
+
+def event(number: int) -> bytes:
+    data = b"data: %d\n\n" % number
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[ScriptedService]:
+    service = ScriptedService()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    start_gateway: Callable[..., GatewayProcess],
+    redis_server: RedisServer,
+    service: ScriptedService,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> GatewayProcess:
+    def reader(**config: bool) -> list[object]:
+        return [{"name": "stranger_reader", "config": config}]
+
+    url = service.url
+    jwt = {"name": "jwt_auth", "config": {"secret": "a-secret-of-more-than-32-bytes-for-tests"}}
+    publish(
+        redis_server,
+        [
+            {"path": "/", "upstream": url},
+            {"path": "/private", "upstream": url, "plugins": [jwt]},
+            {"path": "/small", "upstream": url, "max_body": 10},
+            {"path": "/read/request", "upstream": url, "max_buffer": 100, "plugins": reader(request=True)},
+            {"path": "/read/response", "upstream": url, "max_buffer": 100, "plugins": reader(response=True)},
+        ],
+    )
+    path = install(tmp_path_factory.mktemp("site"))
+    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, GWPROXY_WRITE_TIMEOUT=str(WRITE_TIMEOUT), PYTHONPATH=path).ready()
+
+
+@pytest.fixture
+def client(gateway: GatewayProcess) -> Iterator[RawClient]:
+    with RawClient(gateway.port) as client:
+        yield client
+
+
+def memory(gateway: GatewayProcess, field: str) -> list[float]:
+    """``VmRSS`` (now) or ``VmHWM`` (at most, ever) of every worker, in MiB."""
+    master = gateway.process.child.pid
+    workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    assert len(workers) == gateway.workers
+    statuses = (Path(f"/proc/{pid}/status").read_text() for pid in workers)
+    return [int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) / 1024 for status in statuses]
+
+
+@pytest.fixture
+def flat(gateway: GatewayProcess) -> Iterator[None]:
+    """The workers' memory has not grown by more than 30 MiB at any time of the test, and is below 100 MiB."""
+    before = memory(gateway, "VmRSS")
+    yield
+    peaks = memory(gateway, "VmHWM")
+    assert max(peak - was for peak, was in zip(peaks, before, strict=True)) < 30
+    assert max(peaks) < 100
+
+
+# ---- large
+
+
+def hashing(seen: Seen) -> bytes:
+    whole, size = hashlib.sha256(), 0
+    for piece in seen.pieces():
+        whole.update(piece)
+        size += len(piece)
+    seen.consumed()
+    body = f"{whole.hexdigest()} {size}".encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+@pytest.mark.usefixtures("flat")
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+def test_a_large_upload(client: RawClient, service: ScriptedService, framing: str) -> None:
+    service.on("/upload", hashing)
+    declared = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {BLOCKS * MIB}"
+    client.send(head("/upload", declared, method="POST"))
+    for number in range(BLOCKS):
+        client.send(b"%x\r\n%b\r\n" % (MIB, block(number)) if framing == "chunked" else block(number))
+    if framing == "chunked":
+        client.send(b"0\r\n\r\n")
+    assert client.answer().body.decode() == f"{digest()} {BLOCKS * MIB}"
+    seen = service.next("/upload")
+    assert (seen.all("Transfer-Encoding"), seen.all("Content-Length")) == (
+        (["chunked"], []) if framing == "chunked" else ([], [str(BLOCKS * MIB)])
+    )
+
+
+def sending(framing: str) -> Callable[[Seen], None]:
+    def script(seen: Seen) -> None:
+        declared = "Transfer-Encoding: chunked" if framing == "chunked" else f"Content-Length: {BLOCKS * MIB}"
+        seen.send(f"HTTP/1.1 200 OK\r\n{declared}\r\nConnection: close\r\n\r\n".encode())
+        for number in range(BLOCKS):
+            seen.send(b"%x\r\n%b\r\n" % (MIB, block(number)) if framing == "chunked" else block(number))
+        if framing == "chunked":
+            seen.send(b"0\r\n\r\n")
+
+    return script
+
+
+@pytest.mark.usefixtures("flat")
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+def test_a_large_download(client: RawClient, service: ScriptedService, framing: str) -> None:
+    service.on("/download", sending(framing))
+    answer = client.ask("/download")
+    assert (len(answer.body), hashlib.sha256(answer.body).hexdigest()) == (BLOCKS * MIB, digest())
+    assert answer.all("Content-Length") == ([] if framing == "chunked" else [str(BLOCKS * MIB)])
+
+
+# ---- as they come
+
+
+def test_events_arrive_one_by_one(client: RawClient, service: ScriptedService) -> None:
+    permissions: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def script(seen: Seen) -> None:
+        seen.send(STREAM)
+        while data := permissions.get(timeout=10):
+            seen.send(data)
+
+    service.on("/events", script)
+    client.send(head("/events"))
+    assert b"text/event-stream" in client.until(b"\r\n\r\n")  # the head, before there is any event
+    for number in range(5):
+        permissions.put(event(number))
+        assert client.until(b"\n\n\r\n") == event(number)
+    permissions.put(b"0\r\n\r\n")
+    assert client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
+    permissions.put(b"")
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+def test_an_upload_arrives_as_it_is_sent(client: RawClient, service: ScriptedService, framing: str) -> None:
+    came: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def script(seen: Seen) -> bytes:
+        for piece in seen.pieces():
+            came.put(piece)
+        seen.consumed()
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+
+    service.on("/lines", script)
+    client.send(head("/lines", framing, method="POST"))
+    service.next("/lines")  # the head is there before any byte of the body
+    for piece in (b"first", b"other"):
+        client.send(b"5\r\n%b\r\n" % piece if "chunked" in framing else piece)
+        assert came.get(timeout=10) == piece
+    client.send(b"0\r\n\r\n" if "chunked" in framing else b"")
+    assert client.answer().status == 200
+
+
+def test_an_upstream_may_answer_before_it_has_the_body(client: RawClient, service: ScriptedService) -> None:
+    def script(seen: Seen) -> None:
+        seen.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+
+    service.on("/early", script)
+    client.send(head("/early", f"Content-Length: {10 * MIB}", method="POST"))
+
+    def answered() -> bool:
+        client.send(b"x" * 1024)  # it goes on sending, as clients do
+        return bool(select.select([client.sock], [], [], 0)[0])
+
+    until(answered, "the answer")
+    answer = client.answer()
+    assert (answer.status, answer.body) == (401, b"no")
+
+
+# ---- too slow, or gone
+
+
+def counting(sent: list[int]) -> Callable[[Seen], None]:
+    def script(seen: Seen) -> None:
+        seen.send(f"HTTP/1.1 200 OK\r\nContent-Length: {BLOCKS * MIB}\r\nConnection: close\r\n\r\n".encode())
+        try:
+            for number in range(BLOCKS):
+                for start in range(0, MIB, 1 << 16):
+                    seen.send(block(number)[start : start + (1 << 16)])
+                    sent.append(1 << 16)
+        except OSError:
+            sent.append(-1)
+
+    return script
+
+
+def stalled(sent: list[int]) -> bool:
+    before = len(sent)
+    time.sleep(0.1)
+    return len(sent) == before > 0
+
+
+@pytest.mark.usefixtures("flat")
+def test_a_slow_reader_slows_the_upstream_down(gateway: GatewayProcess, service: ScriptedService) -> None:
+    sent: list[int] = []
+    service.on("/slow", counting(sent))
+    with RawClient(gateway.port) as client:
+        client.send(head("/slow"))
+        until(lambda: stalled(sent), "the upstream to be held back")
+        assert sum(sent) < BLOCKS * MIB / 2  # what it sent is in the kernel's buffers, not in the gateway
+        answer = client.answer()
+    assert hashlib.sha256(answer.body).hexdigest() == digest()
+
+
+def test_B04_a_client_that_reads_no_more_is_given_up(gateway: GatewayProcess, service: ScriptedService) -> None:
+    sent: list[int] = []
+    service.on("/stuck", counting(sent))
+    with RawClient(gateway.port) as client:
+        client.send(head("/stuck"))
+        until(lambda: -1 in sent, "the upstream to be let go", within=WRITE_TIMEOUT + 5)
+
+
+def closes(service: ScriptedService, path: str, script: Callable[[Seen], None]) -> queue.SimpleQueue[float]:
+    """Script ``path``; when the gateway has closed the connection after it, the time is in the queue."""
+    closed: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def whole(seen: Seen) -> None:
+        script(seen)
+        if seen.gone():
+            closed.put(time.monotonic())
+
+    service.on(path, whole)
+    return closed
+
+
+def silent(seen: Seen) -> None:
+    pass
+
+
+def begun(seen: Seen) -> None:
+    seen.send(STREAM + event(0))
+
+
+def begun_sized(seen: Seen) -> None:
+    seen.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nabc")
+
+
+@pytest.mark.parametrize("script", [silent, begun, begun_sized], ids=["B12 thinking", "B11 quiet stream", "B11 within a body"])
+def test_a_client_that_leaves_cancels_the_upstream(
+    gateway: GatewayProcess, service: ScriptedService, script: Callable[[Seen], None]
+) -> None:
+    closed = closes(service, "/leave", script)
+    with RawClient(gateway.port) as client:
+        client.send(head("/leave"))
+        service.next("/leave")
+        if script is not silent:
+            client.until(b"\r\n\r\n")
+    left = time.monotonic()
+    assert closed.get(timeout=10) - left < 2
+
+
+def test_B11_a_client_that_leaves_a_busy_stream_cancels_the_upstream(gateway: GatewayProcess, service: ScriptedService) -> None:
+    ended: queue.SimpleQueue[float] = queue.SimpleQueue()
+
+    def script(seen: Seen) -> None:
+        seen.send(STREAM)
+        try:
+            while True:
+                seen.send(event(1))
+                time.sleep(0.02)
+        except OSError:
+            ended.put(time.monotonic())
+
+    service.on("/busy", script)
+    with RawClient(gateway.port) as client:
+        client.send(head("/busy"))
+        client.until(event(1))
+    left = time.monotonic()
+    assert ended.get(timeout=10) - left < 2
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+def test_B10_an_upload_that_breaks_off_is_not_passed_on_as_complete(
+    gateway: GatewayProcess, service: ScriptedService, framing: str
+) -> None:
+    outcome: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def script(seen: Seen) -> None:
+        try:
+            for _ in seen.pieces():
+                outcome.put("piece")
+            outcome.put("complete")
+        except (EOFError, OSError):
+            outcome.put("cut")
+
+    service.on("/half", script)
+    with RawClient(gateway.port) as client:
+        client.send(head("/half", framing, method="POST") + (b"3\r\nabc\r\n" if "chunked" in framing else b"abc"))
+        assert outcome.get(timeout=10) == "piece"
+    assert outcome.get(timeout=10) == "cut"
+
+
+def test_a_response_that_was_cut_is_cut_for_the_client_too(client: RawClient, service: ScriptedService) -> None:
+    service.on("/cut", lambda seen: seen.send(STREAM + event(0)))  # type: ignore[func-returns-value]
+    answer = client.ask("/cut")
+    assert (answer.status, answer.cut, answer.closed) == (200, True, True)
+
+
+# ---- 100 Continue
+
+
+@pytest.mark.parametrize(("path", "status"), [("/private", 401), ("/small", 413), ("/small/../x", 400)])
+def test_P20_a_request_that_is_refused_gets_no_100(client: RawClient, path: str, status: int) -> None:
+    client.send(head(path, "Expect: 100-continue", "Content-Length: 100", method="POST"))
+    assert client.answer().status == status
+    assert client.ended()
+
+
+def test_a_request_that_is_forwarded_gets_its_100(client: RawClient, service: ScriptedService) -> None:
+    client.send(head("/expected", "Expect: 100-continue", "Content-Length: 5", method="POST"))
+    assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    client.send(b"hello")
+    assert client.answer().status == 200
+    seen = service.next("/expected")
+    assert (seen.body, seen.get("Expect")) == (b"hello", None)
+
+
+# ---- what plugins read
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+@pytest.mark.parametrize("size", [100, 101])
+def test_a_plugin_reads_a_request_up_to_max_buffer(client: RawClient, service: ScriptedService, size: int, framing: str) -> None:
+    data = block(0)[:size]
+    if framing == "sized":
+        answer = client.ask("/read/request", method="POST", body=data)
+    else:
+        client.send(head("/read/request", "Transfer-Encoding: chunked", method="POST") + b"%x\r\n%b\r\n0\r\n\r\n" % (size, data))
+        answer = client.answer()
+    if size > 100:
+        assert (answer.status, answer.json()) == (413, {"error": "Payload too large"})
+    else:
+        seen = service.next("/read/request")
+        assert (answer.status, seen.body, seen.get("X-Read")) == (200, data, "100")
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+@pytest.mark.parametrize("size", [0, 100, 101, MIB])
+def test_a_plugin_reads_a_response_up_to_max_buffer(client: RawClient, service: ScriptedService, size: int, framing: str) -> None:
+    data = block(0)[:size]
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (size, data) if size else b"0\r\n\r\n"
+    sized = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (size, data)
+    service.on("/read/response", sized if framing == "sized" else b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+    answer = client.ask("/read/response")
+    assert (answer.status, answer.body, answer.cut) == (200, data, False)  # beyond it nothing is lost: it is streamed
+    assert answer.get("X-Read") == (str(size) if size <= 100 else "too long")
+
+
+def test_a_response_that_breaks_off_while_a_plugin_reads_it_is_502(client: RawClient, service: ScriptedService) -> None:
+    service.on("/read/response", lambda seen: seen.send(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nabc"))  # type: ignore[func-returns-value]
+    answer = client.ask("/read/response")
+    assert (answer.status, answer.json()) == (502, {"error": "Bad Gateway"})
+
+
+def test_nothing_is_left_open(gateway: GatewayProcess, service: ScriptedService) -> None:
+    """After all that, the workers hold no connection to the service but idle ones in their pools."""
+
+    def held() -> int:
+        return len([line for line in _connections(service.port) if line == "CLOSE_WAIT"])
+
+    until(lambda: held() == 0, "connections to be closed")
+
+
+def _connections(port: int) -> list[str]:
+    """The states of the TCP connections to ``port`` on this machine."""
+    names = {1: "ESTABLISHED", 8: "CLOSE_WAIT"}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [names.get(int(line[3], 16), "") for line in lines if int(line[2].rpartition(":")[2], 16) == port]
