@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import http.client
 import os
-import sys
-import threading
-import time
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
 from gwproxy.cli import run_file
-from gwproxy.cli.supervisor import ConfigFile, Supervisor, gunicorn_command, locked, run_info
-from gwproxy.errors import CommandFailed, ConfigurationRefused
+from gwproxy.cli.announcement import Announcement, Listening, reachable
+from gwproxy.cli.followed_file import FollowedFile
+from gwproxy.cli.supervisor import Supervisor, gunicorn_command, locked, say
+from gwproxy.errors import CommandFailed, StoreUnavailable
 from gwproxy.settings import Settings
 from gwproxy.store.configuration import ConfigurationStore
-from gwproxy.store.connection import connect, mask_url
+from gwproxy.store.connection import check_prefix, connect, mask_url
 from gwproxy.store.embedded import EmbeddedStore
 
-READY_PATH = "/.well-known/gwproxy/ready"
-_WAITING_AFTER = 3.0  # seconds without a configuration until that is said
-_READY_WITHIN = 60.0  # seconds until the waiting for a ready worker is given up; the gateway goes on
+DEFAULT_BIND = "127.0.0.1:8080"
+STORE_TIMEOUT = 2.0  # seconds
+EMBEDDED = "embedded"
 
 EPILOG = """\b
 Examples:
@@ -34,112 +37,147 @@ Settings of gunicorn come from gwproxy itself, then ./gunicorn.conf.py or --guni
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be run.
+
+    :ivar config: the file to publish and follow; None: what is in the store.
+    :ivar bind: None: as gunicorn's settings say, :data:`DEFAULT_BIND` if they say nothing.
+    :ivar workers: None: as gunicorn's settings say.
+    :ivar gunicorn_conf: None: gunicorn's settings are those of gwproxy.
+    """
+
+    settings: Settings
+    config: Path | None = None
+    bind: str | None = None
+    workers: int | None = None
+    gunicorn_conf: Path | None = None
+
+
 @click.command(epilog=EPILOG)
 @click.argument("config", required=False, type=click.Path(path_type=Path))
-@click.option("--bind", default="127.0.0.1:8080", show_default=True, help="Address of the data listener.")
+@click.option("--bind", metavar="HOST:PORT", help=f"Address of the data listener. Default: {DEFAULT_BIND}.")
 @click.option("--workers", type=click.IntRange(1, 512), help="Worker processes. Default: one a core, two at least.")
 @click.option("--redis", "redis_url", metavar="URL", help="The store. Default: GWPROXY_REDIS_URL, else an embedded one.")
 @click.option("--gunicorn-conf", type=click.Path(path_type=Path), help="Settings of gunicorn. Default: ./gunicorn.conf.py, if there.")
-def command(config: Path | None, bind: str, workers: int | None, redis_url: str | None, gunicorn_conf: Path | None) -> int:
+def command(config: Path | None, bind: str | None, workers: int | None, redis_url: str | None, gunicorn_conf: Path | None) -> int:
     """Run the gateway.
 
     With CONFIG, the file is published as a new revision at start and on each edit, when it differs from what was
     published last. An invalid file at start is refused; an invalid edit is reported, and the last good one serves on.
     Without a store at --redis or GWPROXY_REDIS_URL, an embedded one is started, kept in the state folder.
+
+    Ctrl-C or SIGTERM lets requests under way finish; Ctrl-C again does not. SIGHUP reads gunicorn's settings again and
+    replaces the workers.
     """
     settings = Settings.from_environment()
     settings = dataclasses.replace(settings, redis_url=redis_url or settings.redis_url)
-    return serve(settings, config, bind=bind, workers=workers, gunicorn_conf=gunicorn_conf)
+    return serve(Wanted(settings, config, bind, workers, gunicorn_conf or usual_conf()))
 
 
-def serve(settings: Settings, config: Path | None, *, bind: str, workers: int | None, gunicorn_conf: Path | None = None) -> int:
+def usual_conf() -> Path | None:
+    """Return ``./gunicorn.conf.py``; None if there is none."""
+    path = Path("gunicorn.conf.py")
+    return path if path.is_file() else None
+
+
+def serve(wanted: Wanted, ready: Callable[[Listening], None] | None = None) -> int:
     """Run the gateway until it is stopped.
 
+    :param ready: called once, when it serves; None says what to do next.
     :return: the exit status.
     :raises CommandFailed: it could not be started; says what to do.
+    :raises ConfigurationRefused: the file is not valid; nothing was started.
     """
-    if config is not None and not config.is_file():
-        raise CommandFailed(f"{config} is not there, or no file")
-    if gunicorn_conf is not None and not gunicorn_conf.is_file():
-        raise CommandFailed(f"{gunicorn_conf} is not there, or no file")
-    with locked(settings.state_dir, bind):
-        embedded = None
-        try:
-            if settings.redis_url is None:
-                embedded = EmbeddedStore(settings.state_dir / "store")
-                embedded.start()
-            url = settings.redis_url or (embedded.url if embedded else "")
-            return _serve(settings, config, bind, workers, gunicorn_conf, embedded, url)
-        finally:
-            run_file.remove(settings.state_dir)
-            if embedded is not None:
-                embedded.stop()
+    settings = wanted.settings
+    for path in (wanted.config, wanted.gunicorn_conf):
+        if path is not None and not path.is_file():
+            raise CommandFailed(f"{path} is not there, or no file")
+    if wanted.bind is not None or wanted.gunicorn_conf is None:
+        check_bind(wanted.bind or DEFAULT_BIND)
+    with locked(settings.state_dir), contextlib.ExitStack() as stack:
+        embedded, url = None, settings.redis_url
+        if url is None:
+            embedded = stack.enter_context(EmbeddedStore(settings.state_dir / "store"))
+            url = embedded.url
+        check_prefix(url, settings.prefix)
+        stack.callback(run_file.remove, settings.state_dir)
+        return _supervise(wanted, embedded, url, ready)
 
 
-def _serve(
-    settings: Settings,
-    config: Path | None,
-    bind: str,
-    workers: int | None,
-    gunicorn_conf: Path | None,
-    embedded: EmbeddedStore | None,
-    url: str,
-) -> int:
+def _supervise(wanted: Wanted, embedded: EmbeddedStore | None, url: str, ready: Callable[[Listening], None] | None) -> int:
+    settings = wanted.settings
+    store = ConfigurationStore(connect(url, timeout=STORE_TIMEOUT, max_connections=2), settings.prefix)
+    say(f"store: {f'embedded, in {settings.state_dir}' if embedded else mask_url(url)}")
     file = None
-    if config is not None:
-        store = ConfigurationStore(connect(url, timeout=2.0), settings.prefix)
-        file = ConfigFile(config, settings, store, _say)
+    if wanted.config is not None:
+        file = FollowedFile(wanted.config, settings, store, EMBEDDED if embedded else mask_url(url), say)
         try:
-            file.publish(file.read())
-        except ConfigurationRefused as refused:
-            for problem in refused.problems:
-                click.echo(str(problem), err=True)
-            raise CommandFailed(f"{config} has {len(refused.problems)} problem(s); nothing was started") from None
-    environ = {
+            file.start()
+        except StoreUnavailable as error:
+            raise CommandFailed(f"{wanted.config} cannot be published: the store {mask_url(url)} does not answer: {error}") from None
+    supervisor = Supervisor(gunicorn_command(bind=wanted.bind, workers=wanted.workers), _environ(wanted, url), embedded)
+    since = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    announcement: Announcement | None = None
+
+    def listening(found: Listening) -> None:
+        nonlocal announcement
+        try:
+            run_file.write(settings.state_dir, run_file.RunInfo(os.getpid(), url, settings.prefix, found.bind, since))
+        except OSError as error:
+            say(f"other commands will not find this gateway by itself: {settings.state_dir}: {error.strerror}")
+        announcement = Announcement(store, settings.prefix, found, since, say, lambda: (ready or next_steps(wanted.config))(found))
+
+    def look() -> None:
+        if announcement is not None:
+            announcement.look()
+        if file is not None:
+            file.look()
+
+    return supervisor.run(listening, look)
+
+
+def next_steps(config: Path | None) -> Callable[[Listening], None]:
+    """Return what says what there is to do with a gateway that serves."""
+
+    def tell(listening: Listening) -> None:
+        if config is not None:
+            say(f"an edit of {config} is live on save")
+        say("what runs: gwproxy status; the access log: gwproxy logs -f")
+        if listening.urls:
+            say(f"where a request goes, and why: gwproxy explain GET {reachable(listening.urls[0])}/")
+
+    return tell
+
+
+def check_bind(bind: str) -> None:
+    """Refuse an address that cannot be listened on before anything is started; a UNIX socket is left to gunicorn.
+
+    :raises CommandFailed: saying why.
+    """
+    if bind.startswith(("unix:", "fd://")):
+        return
+    host, colon, port = bind.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit() and int(port) < 1 << 16) or (":" in host and not host.startswith("[")):
+        raise CommandFailed(f"{bind!r} is no address to listen on; give HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)  # noqa: S104
+        with socket.socket(found[0][0]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(found[0][4])
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CommandFailed(f"cannot listen on {bind}: {reason}; name another address with --bind") from None
+
+
+def _environ(wanted: Wanted, url: str) -> dict[str, str]:
+    """Return the environment of gunicorn and its workers."""
+    conf = wanted.gunicorn_conf
+    return {
         **os.environ,
         "GWPROXY_REDIS_URL": url,
-        "GWPROXY_PREFIX": settings.prefix,
-        "GWPROXY_STATE_DIR": str(settings.state_dir.resolve()),
+        "GWPROXY_PREFIX": wanted.settings.prefix,
+        "GWPROXY_STATE_DIR": str(wanted.settings.state_dir.resolve()),
+        "GWPROXY_RUN_BIND": DEFAULT_BIND,
+        "GWPROXY_RUN_CONF": str(conf.resolve()) if conf else "",
     }
-    conf = gunicorn_conf or (Path("gunicorn.conf.py") if Path("gunicorn.conf.py").is_file() else None)
-    if conf is not None:
-        environ["GWPROXY_GUNICORN_CONF"] = str(conf.resolve())
-    supervisor = Supervisor(gunicorn_command(bind=bind, workers=workers, log_level=settings.log_level), environ, embedded, file)
-
-    def started() -> None:
-        run_file.write(settings.state_dir, run_info(settings, bind=bind, redis_url=url))
-        _say(f"store: {'embedded, in ' + str(settings.state_dir) if embedded else mask_url(url)}")
-        threading.Thread(target=_announce, args=(bind,), daemon=True).start()
-
-    return supervisor.run(started)
-
-
-def _announce(bind: str) -> None:
-    """Say when the gateway is ready, or that it waits for a configuration."""
-    began, waiting = time.monotonic(), False
-    while time.monotonic() - began < _READY_WITHIN:
-        status = _probe(bind)
-        if status == 200:
-            _say(f"ready: http://{bind}")
-            return
-        if status == 503 and not waiting and time.monotonic() - began > _WAITING_AFTER:
-            waiting = True
-            _say("waiting for a configuration: SET gw:routes in the store, or name a file: gwproxy run gateway.yaml")
-        time.sleep(0.1)
-
-
-def _probe(bind: str) -> int:
-    host, _, port = bind.rpartition(":")
-    host = host.strip("[]")
-    connection = http.client.HTTPConnection("127.0.0.1" if host in ("", "0.0.0.0") else host, int(port), timeout=1)  # noqa: S104
-    try:
-        connection.request("GET", READY_PATH)
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
-
-
-def _say(line: str) -> None:
-    print(f"gwproxy: {line}", file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,11 +40,19 @@ def write(state_dir: Path, info: RunInfo) -> None:
     :raises OSError: it cannot be written.
     """
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=state_dir, prefix=f".{NAME}.")  # mkstemp makes it 0600
+    write_private(state_dir / NAME, dataclasses.asdict(info))
+
+
+def write_private(path: Path, held: Mapping[str, object]) -> None:
+    """Write JSON in one step, readable by its owner only.
+
+    :raises OSError: it cannot be written; what was there stays.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(dataclasses.asdict(info), file)
-        os.replace(name, state_dir / NAME)
+            json.dump(held, file)
+        os.replace(name, path)
     except BaseException:
         os.unlink(name)
         raise

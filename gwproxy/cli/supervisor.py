@@ -1,14 +1,13 @@
-"""The supervisor behind ``gwproxy run``: the embedded store, gunicorn, and a configuration file that is followed.
+"""The supervisor behind ``gwproxy run``: it keeps the embedded store and gunicorn going, and leaves none of them behind.
 
-A plain process without greenlets. It outlives a store that dies (and restarts it), and nothing it starts outlives it.
+A plain process without greenlets or threads. It outlives a store that dies (and restarts it); what it starts ends with
+it, however it ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
-import hashlib
 import json
 import os
 import signal
@@ -16,29 +15,37 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from gwproxy.cli.run_file import RunInfo
-from gwproxy.controlplane.parse import Environment, parse, to_json
-from gwproxy.errors import CommandFailed, ConfigurationRefused, StoreUnavailable
-from gwproxy.registry import Registry
-from gwproxy.settings import Settings
-from gwproxy.store.configuration import ConfigurationStore
-from gwproxy.store.embedded import EmbeddedStore
+from gwproxy.cli import run_file
+from gwproxy.cli.announcement import Listening
+from gwproxy.cli.output import printable
+from gwproxy.errors import CommandFailed
+from gwproxy.store.embedded import EmbeddedStore, die_with_parent
 
 TICK = 0.2  # seconds between two looks at the children and the file
-_PR_SET_PDEATHSIG = 1
+STORE_RETRY = 2.0  # seconds until a store that does not start is started again
+CHECK_TIMEOUT = 30.0  # seconds
+FD = "GWPROXY_RUN_FD"
+CONF = Path(__file__).parent.parent / "worker" / "run_conf.py"
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal; a terminal that is gone is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(f"gwproxy: {printable(line)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def locked(state_dir: Path, bind: str) -> Iterator[None]:
-    """Hold the state folder for this process.
+def locked(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder for this process; it is made if need be, owner-only.
 
-    :raises CommandFailed: another gateway holds it; the message names it.
+    :raises CommandFailed: another gateway holds it, which the message names; or it cannot be used.
     """
     try:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not any(state_dir.iterdir()):  # else it may be more than ours
+            state_dir.chmod(0o700)
         handle = os.open(state_dir / "run.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise CommandFailed(f"the state folder {state_dir} cannot be used: {error.strerror}; name another with GWPROXY_STATE_DIR") from None
@@ -46,159 +53,152 @@ def locked(state_dir: Path, bind: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            holder = os.read(handle, 200).decode(errors="replace").strip() or "an unknown process"
             raise CommandFailed(
-                f"the state folder {state_dir} is in use by {holder}; stop it, or give this one its own with GWPROXY_STATE_DIR"
+                f"the state folder {state_dir} is in use by {_holder(handle, state_dir)}; stop it, or give this one its own with "
+                "GWPROXY_STATE_DIR"
             ) from None
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"gwproxy run, process {os.getpid()} on {bind}".encode(), 0)
+        os.pwrite(handle, f"gwproxy run, process {os.getpid()}".encode(), 0)
         yield
     finally:
         os.close(handle)
 
 
-@dataclass
-class ConfigFile:
-    """A configuration file that is published to the store, when it differs from what was published last.
+def _holder(handle: int, state_dir: Path) -> str:
+    running = run_file.read(state_dir)
+    name = os.pread(handle, 200, 0).decode(errors="replace").strip() or "an unknown process"
+    return f"{name}, on {running.bind}" if running is not None else name
 
-    :ivar said: called with a line for the person at the terminal.
+
+def gunicorn_command(*, bind: str | None, workers: int | None) -> list[str]:
+    """Return the command that starts gunicorn with gwproxy's settings, then the user's, then these flags.
+
+    :param bind: None: as the settings say; so for ``workers``.
     """
-
-    path: Path
-    settings: Settings
-    store: ConfigurationStore
-    said: Callable[[str], None]
-    _mark: tuple[int, int, int] | None = None
-
-    def read(self) -> bytes:
-        """Return the file as the JSON that is published.
-
-        :raises ConfigurationRefused: it is not valid, as a whole.
-        :raises OSError: it cannot be read.
-        """
-        status = os.stat(self.path)
-        self._mark = (status.st_mtime_ns, status.st_size, status.st_ino)
-        data = self.path.read_bytes()
-        environment = Environment(os.environ, self.settings.may_reference)
-        parse(data, file=str(self.path), plugins=Registry.discover(), environment=environment)
-        return to_json(data, str(self.path))
-
-    def publish(self, data: bytes) -> None:
-        """Publish ``data`` unless it is what was published last; a store without configuration gets it in any case.
-
-        :raises StoreUnavailable: the store is away.
-        """
-        digest = hashlib.sha256(data).hexdigest()
-        remembered = self.settings.state_dir / "published.json"
-        published = _json_object(remembered)
-        key = f"{self.settings.prefix} {self.path.resolve()}"
-        if published.get(key) == digest and self.store.read().data:
-            return
-        result = self.store.publish(data, actor="run", comment=f"from {self.path}")
-        published[key] = digest
-        remembered.write_text(json.dumps(published))
-        remembered.chmod(0o600)
-        self.said(f"published {self.path} as revision {result.revision}")
-
-    def follow(self) -> None:
-        """Publish the file if it was edited since the last look; an invalid edit is reported and left alone."""
-        try:
-            status = os.stat(self.path)
-            if (status.st_mtime_ns, status.st_size, status.st_ino) == self._mark:
-                return
-            self.publish(self.read())
-        except FileNotFoundError:
-            return  # editors replace files; the next look finds the new one
-        except ConfigurationRefused as refused:
-            for problem in refused.problems:
-                self.said(str(problem))
-            self.said(f"{self.path} was not published: the last good configuration serves on")
-        except (OSError, StoreUnavailable) as error:
-            self._mark = None  # try again
-            self.said(f"{self.path} was not published: {error}")
-
-
-def _json_object(path: Path) -> dict[str, str]:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def gunicorn_command(*, bind: str, workers: int | None, log_level: str) -> list[str]:
-    """Return the command that starts gunicorn with gwproxy's settings, then the user's, then these flags."""
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:gwproxy.worker.run_conf", "--bind", bind, "--log-level", log_level]
-    if workers is not None:
-        command += ["--workers", str(workers)]
-    return [*command, "gwproxy.wsgi:application"]
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent is gone. Called in a child, before it becomes its program."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    flags = [*(("--bind", bind) if bind is not None else ()), *(("--workers", str(workers)) if workers is not None else ())]
+    return [sys.executable, "-m", "gunicorn", "-c", str(CONF), *flags, "gwproxy.wsgi:application"]
 
 
 class Supervisor:
     """Runs gunicorn until it ends or somebody ends this process.
 
     :param embedded: the store this process started; None if it is somebody else's.
-    :param file: the configuration to follow; None if there is none.
     """
 
-    def __init__(self, command: list[str], environ: dict[str, str], embedded: EmbeddedStore | None, file: ConfigFile | None) -> None:
+    def __init__(self, command: list[str], environ: dict[str, str], embedded: EmbeddedStore | None) -> None:
         self._command = command
         self._environ = environ
         self._embedded = embedded
-        self._file = file
         self._stopping = False
+        self._reload = False
         self._child: subprocess.Popen[bytes] | None = None
+        self._pipe: int | None = None
+        self._store_not_before = 0.0
 
-    def run(self, started: Callable[[], None]) -> int:
+    def run(self, listening: Callable[[Listening], None], look: Callable[[], None]) -> int:
         """Start gunicorn and stay until it is done.
 
-        :param started: called once gunicorn runs.
-        :return: 0 if it was asked to stop, else gunicorn's own status, 1 at least.
+        :param listening: called once, when gunicorn listens.
+        :param look: called a few times a second while it runs and is not to stop; raises nothing.
+        :return: 0 if it was asked to stop, else 1.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
-        signal.signal(signal.SIGHUP, self._pass_on)
-        self._child = subprocess.Popen(self._command, env=self._environ, preexec_fn=die_with_parent)  # noqa: S603
+        signal.signal(signal.SIGHUP, self._ask_for_reload)
+        child = self._child = self._start()
         try:
-            started()
-            while self._child.poll() is None:
-                self._look()
+            if self._stopping:  # the signal came before there was a child to pass it to
+                child.terminate()
+            while child.poll() is None:
+                if not self._stopping:
+                    self._listen(listening)
+                    self._keep_store()
+                    look()
+                    self._pass_on_reload()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._child.wait(TICK)
+                    child.wait(TICK)
         finally:
-            if self._child.poll() is None:
-                self._child.terminate()
-                self._child.wait()
-        return 0 if self._stopping else max(1, self._child.returncode)
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+            self._close_pipe()
+        if not self._stopping:
+            say(f"gunicorn ended {_how(child.returncode)}; it says why above")
+        return 0 if self._stopping else 1
 
-    def _look(self) -> None:
-        if self._stopping:
+    def _start(self) -> subprocess.Popen[bytes]:
+        """Start gunicorn, with a pipe on which it tells where it listens."""
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
+        try:
+            return subprocess.Popen(  # noqa: S603
+                self._command,
+                env={**self._environ, FD: str(theirs)},
+                pass_fds=(theirs,),
+                start_new_session=True,  # Ctrl-C is for this process, which stops gunicorn without cutting requests
+                preexec_fn=die_with_parent(),
+            )
+        finally:
+            os.close(theirs)
+
+    def _listen(self, listening: Callable[[Listening], None]) -> None:
+        if self._pipe is None:
             return
-        if self._embedded is not None and self._embedded.poll() is not None:
-            try:
-                self._embedded.restart()
-            except CommandFailed as error:  # try again at the next look: the gateway serves on without it
-                print(f"gwproxy: the embedded store does not start: {error}", file=sys.stderr)
-                time.sleep(1)
-        if self._file is not None:
-            self._file.follow()
+        try:
+            data = os.read(self._pipe, 1 << 16)
+        except BlockingIOError:
+            return
+        self._close_pipe()
+        if data:
+            held = json.loads(data)
+            listening(Listening(tuple(held["urls"]), held["workers"]))
 
-    def _stop(self, _number: int, _frame: object) -> None:
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+    def _keep_store(self) -> None:
+        """Start the embedded store again if it has ended; the gateway serves on without it."""
+        if self._embedded is None or self._embedded.pid is not None or time.monotonic() < self._store_not_before:
+            return
+        try:
+            self._embedded.restart()
+            say("the embedded store had ended and was started again")
+        except CommandFailed as error:
+            self._store_not_before = time.monotonic() + STORE_RETRY
+            say(f"the embedded store does not start: {error}")
+
+    def _stop(self, number: int, _frame: object) -> None:
+        again = self._stopping
         self._stopping = True
         if self._child is not None:
-            self._child.terminate()
+            # gunicorn ends at once when interrupted while it stops.
+            self._child.send_signal(signal.SIGINT if again and number == signal.SIGINT else signal.SIGTERM)
 
-    def _pass_on(self, number: int, _frame: object) -> None:
-        if self._child is not None:
-            self._child.send_signal(number)
+    def _ask_for_reload(self, _number: int, _frame: object) -> None:
+        self._reload = True
+
+    def _pass_on_reload(self) -> None:
+        """Have gunicorn read its settings again, if it can: it would end on settings that it cannot read."""
+        if not self._reload or self._pipe is not None or self._child is None:  # not before it handles signals
+            return
+        self._reload = False
+        check = [*self._command[:-1], "--check-config", self._command[-1]]
+        try:
+            checked = subprocess.run(  # noqa: S603
+                check, env=self._environ, capture_output=True, text=True, errors="replace", timeout=CHECK_TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired:
+            say("not reloaded: the settings took too long to read")
+            return
+        if checked.returncode != 0:
+            words = (checked.stderr or checked.stdout).strip().splitlines()
+            say(f"not reloaded: {words[-1] if words else 'the settings cannot be read'}")
+        elif not self._stopping:
+            self._child.send_signal(signal.SIGHUP)
+            say("reloading: the workers are replaced, one generation by the next")
 
 
-def run_info(settings: Settings, *, bind: str, redis_url: str) -> RunInfo:
-    """Describe this process for the commands that look for a live gateway."""
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return RunInfo(pid=os.getpid(), redis_url=redis_url, prefix=settings.prefix, bind=bind, started=started)
+def _how(status: int) -> str:
+    return f"by signal {-status}" if status < 0 else f"with status {status}"

@@ -147,7 +147,7 @@ class EmbeddedStore:
                 pass_fds=(lock,),
                 umask=0o077,
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops this when the workers are done
-                preexec_fn=_die_with_parent(),
+                preexec_fn=die_with_parent(),
             )
 
     def _arguments(self) -> list[str]:
@@ -231,8 +231,8 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return what makes the child end with the thread that starts it; None where the system cannot."""
+def die_with_parent() -> Callable[[], None] | None:
+    """Return a ``preexec_fn`` that makes the child end with the thread that starts it; None where the system cannot."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl  # loaded before the fork: a child may not import
