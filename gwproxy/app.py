@@ -18,6 +18,7 @@ from gwproxy.context import Context, Outcome
 from gwproxy.dataplane.budgets import BudgetWatchdog
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.ingress import Ingress
+from gwproxy.dataplane.tunnel import Tunnel, Upgraded, switching_head
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import HttpError
 from gwproxy.settings import Settings
@@ -30,7 +31,7 @@ StartResponse = Callable[..., Any]
 LIVE = "/.well-known/gwproxy/live"
 READY = "/.well-known/gwproxy/ready"
 
-_REASONS = {status: f"{status} {HTTPStatus(status).phrase}" for status in map(int, HTTPStatus)}
+_REASONS = {status: f"{status} {HTTPStatus(status).phrase}" for status in map(int, HTTPStatus) if status >= 200}
 
 
 class App:
@@ -65,6 +66,7 @@ class App:
     def drain(self) -> None:
         """Say that this worker is about to stop: not ready any more, still serving."""
         self._draining = True
+        self.gateway.drain()
         if self.agent is not None:
             self.agent.drain()
 
@@ -102,7 +104,13 @@ class App:
             ctx = self.gateway.serve(request, request_id, environ.get("gwproxy.client_gone"))
         response = ctx.response
         assert response is not None  # noqa: S101 - serve() and refuse() set it
-        status = _REASONS.get(response.status) or f"{response.status} Unknown"
+        status = _REASONS.get(response.status)
+        if status is None:  # not final, or without a name
+            if response.status == 101 and isinstance(response.body, Upgraded):
+                return Tunnelling(ctx, self.gateway, response.body, environ["gwproxy.hijack"])
+            if response.status < 200:
+                response = self.gateway.retract(ctx)
+            status = _REASONS.get(response.status) or f"{response.status} Unknown"
         start_response(status, response.headers.items())
         return Sending(ctx, self.gateway)
 
@@ -165,6 +173,35 @@ class Sending:
                 finisher(outcome)
             except Exception:
                 log.exception("on_finish_failed request=%s", ctx.request_id)
+
+
+class Tunnelling(Sending):
+    """An upgraded connection: given over to a tunnel until that is over."""
+
+    __slots__ = ("_body", "_hijack")
+
+    def __init__(self, ctx: Context, gateway: Gateway, body: Upgraded, hijack: Callable[[], tuple[Any, bytes]]) -> None:
+        super().__init__(ctx, gateway)
+        self._body = body
+        self._hijack = hijack
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield nothing: the server writes to this connection no more."""
+        ctx = self._ctx
+        assert ctx.response is not None and ctx.upstream is not None  # noqa: S101, PT018 - there was a 101
+        head = switching_head(ctx.response.headers)
+        client, early = self._hijack()
+        timeout = ctx.upstream.timeout
+        deadline = ctx.started + timeout.total if timeout.total is not None else None
+        tunnel = Tunnel(client, early, self._body, idle=timeout.read, deadline=deadline)
+        try:
+            self._gateway.carry(tunnel, head)
+        finally:
+            self._sent, self._completed = tunnel.bytes_out, tunnel.completed
+            ctx.request.body.received = tunnel.bytes_in  # an upgrade has no body: it is what followed instead
+        if tunnel.reason:
+            log.info("tunnel_ended request=%s reason=%s", ctx.request_id, tunnel.reason)
+        yield from ()
 
 
 def _plain(start_response: StartResponse, status: int, body: dict[str, str]) -> Iterable[bytes]:

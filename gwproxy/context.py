@@ -131,7 +131,7 @@ _NOTHING = _Nothing()
 class Response:
     """What will leave, from an upstream or from the gateway itself.
 
-    :ivar status: 200 to 599.
+    :ivar status: 200 to 599; 101 when an upstream agrees to an upgrade: there is no body then, and a tunnel follows.
     :ivar headers: mutable; framing headers are the gateway's own business and set when it is sent.
     :ivar upstream: whether an upstream made it.
     """

@@ -76,7 +76,7 @@ class Timeouts(Model):
     head: Duration = 30.0
     """From the request sent to the complete response head (504)."""
     read: Duration = 30.0
-    """The longest silence of the upstream, and of a client that reads its response."""
+    """The longest silence of the upstream, and of a client that reads its response; in a WebSocket, of both at once."""
     total: Duration | None = None
     """The whole exchange, cut when exceeded. None: unlimited."""
 
@@ -134,7 +134,7 @@ class Route(Model):
     max_buffer: Size = 1 << 20
     """The most a plugin may read of a request's body (413 beyond) or a response's (left unread, noted)."""
     websocket: bool = False
-    """True: upgrades are tunnelled after the request phases ran."""
+    """True: upgrades to WebSocket are tunnelled after the request phases ran. False: 501."""
     plugins: tuple[PluginRef, ...] = ()
     """Beside the global ones; an entry of the same name replaces a global one as a whole."""
 

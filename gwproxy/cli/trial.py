@@ -174,4 +174,5 @@ def environ_of(method: str, url: str, headers: Headers) -> dict[str, Any]:
         "wsgi.url_scheme": scheme,
         "wsgi.input": io.BytesIO(),
         "gwproxy.headers": fields,
+        "gwproxy.hijack": None,  # never called: nothing is sent
     }

@@ -22,7 +22,6 @@ UNSUPPORTED: tuple[tuple[type[Model], str, Callable[[Any], bool], str], ...] = (
         lambda methods: "CONNECT" in methods or "TRACE" in methods,
         "methods that are forwarded; CONNECT and TRACE are answered 405 on every route",
     ),
-    (Route, "websocket", bool, "false: WebSocket tunnels come with a later version; upgrades are answered 501"),
 )
 
 

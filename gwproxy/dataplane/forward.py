@@ -8,6 +8,7 @@ from gwproxy.context import Context, Response
 from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
+from gwproxy.dataplane.tunnel import Upgraded
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import BadGateway, HttpError
 from gwproxy.http.bodies import ResponseBody
@@ -22,6 +23,8 @@ _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 _TROUBLE = frozenset((502, 503, 504))
 #: What a plugin may have set but only the transport decides.
 _OURS = frozenset(("host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"))
+#: What is sent with a request to upgrade: the one protocol that routes can allow.
+_UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "websocket"))
 
 Failure = UpstreamFailed | UpstreamTimedOut
 
@@ -90,16 +93,20 @@ def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] |
         body = kept
     else:
         body = SizedBody(request.body, request.body.length)
+    fields = _fields(ctx, target)
+    if request.upgrade:
+        fields += _UPGRADE
     total = choice.timeout.total
     return UpstreamRequest(
         request.method,
         target.origin,
         choice.target.encode("latin-1"),
-        _fields(ctx, target),
+        fields,
         body,
         timeouts=choice.timeout,
         deadline=ctx.started + total if total is not None else None,
         client_gone=client_gone,
+        upgrade=bool(request.upgrade),
     )
 
 
@@ -135,15 +142,15 @@ def _repeatable(ctx: Context, failure: Failure, retries: Retries | None) -> bool
     if failure.phase == "connect":
         return untouched  # nothing was sent to anybody
     bodyless = ctx.request.body.length == 0
-    if failure.reused and bodyless and ctx.request.method in _IDEMPOTENT:
+    if failure.reused and bodyless and ctx.request.method in _IDEMPOTENT and not ctx.request.upgrade:
         return True
     kind = "timeout" if isinstance(failure, UpstreamTimedOut) else "reset"
     return retries is not None and kind in retries.on and _resendable(ctx, retries)
 
 
 def _resendable(ctx: Context, retries: Retries) -> bool:
-    """Whether the operator calls repeating this safe, and its body is still here."""
-    if ctx.request.method not in retries.methods:
+    """Whether the operator calls repeating this safe, and its body is still here. An upgrade is asked for once."""
+    if ctx.request.method not in retries.methods or ctx.request.upgrade:
         return False
     return ctx.request.body.length == 0 or ctx.request.body.replayable(KEPT) is not None
 
@@ -153,12 +160,26 @@ def _response(ctx: Context, raw: RawResponse, target: LiveTarget) -> Response:
     if whole is not None:
         _done(raw, target)
         body = ResponseBody(whole)
+    elif raw.status == 101:
+        body = _upgraded(raw, target)
     else:
         body = ResponseBody(chunks=raw.stream(KEPT), close=lambda: _done(raw, target), length=raw.length)
     response = Response(raw.status, headers, body, upstream=True)
     if ctx.route is not None:
         response._max_buffer = ctx.route.max_buffer
     return response
+
+
+def _upgraded(raw: RawResponse, target: LiveTarget) -> Upgraded:
+    """Take over the connection of a 101.
+
+    :raises BadGateway: it is not to WebSocket that the upstream switches (RFC 9110 section 7.8).
+    """
+    protocols = {value.lower() for name, value in raw.fields if name.lower() == "upgrade"}
+    if protocols != {"websocket"}:
+        _done(raw, target)
+        raise BadGateway("101 to another protocol than was asked for")
+    return Upgraded(raw, lambda: _done(raw, target))
 
 
 def _done(raw: RawResponse, target: LiveTarget) -> None:

@@ -14,11 +14,15 @@ from gwproxy.context import Context, Request, Response, UpstreamChoice
 from gwproxy.dataplane import chain
 from gwproxy.dataplane.forward import forward
 from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
+from gwproxy.dataplane.tunnel import Tunnel
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
 from gwproxy.http.paths import strip
+from gwproxy.model import Route
 
 log = logging.getLogger("gwproxy.gateway")
+
+_LEAVING = "going away"
 
 
 class Gateway:
@@ -26,12 +30,15 @@ class Gateway:
 
     :ivar snapshot: what new requests are served by; None until there is a configuration. Swapping is one assignment.
     :ivar in_flight: the contexts of all requests that have not finished.
+    :ivar tunnels: those that are open.
     """
 
     def __init__(self, upstreams: Upstreams) -> None:
         self.upstreams = upstreams
         self.snapshot: Snapshot | None = None
         self.in_flight: set[Context] = set()
+        self.tunnels: set[Tunnel] = set()
+        self._draining = False
 
     def serve(self, request: Request, request_id: str, client_gone: Callable[[], bool] | None = None) -> Context:
         """Take a request through its phases; ``ctx.response`` is what leaves. Raises nothing a client could cause.
@@ -83,6 +90,34 @@ class Gateway:
         _seal(ctx)
         return ctx
 
+    def retract(self, ctx: Context) -> Response:
+        """Answer 500 instead of what a plugin has made of the response, which cannot leave: its status is not final."""
+        assert ctx.response is not None  # noqa: S101 - every way through serve() has set it
+        log.error("response_retracted status=%d request=%s", ctx.response.status, ctx.request_id)
+        response = Response.error(500)
+        chain.replace(ctx, response)
+        _seal(ctx)
+        return response
+
+    def carry(self, tunnel: Tunnel, head: bytes) -> None:
+        """Run a tunnel until it is over. One that opens while the worker drains is closed at once: clients connect anew.
+
+        :param head: of the 101 that the client gets first.
+        """
+        self.tunnels.add(tunnel)
+        if self._draining:
+            tunnel.end(_LEAVING)
+        try:
+            tunnel.run(head)
+        finally:
+            self.tunnels.discard(tunnel)
+
+    def drain(self) -> None:
+        """Say goodbye in every tunnel; requests go on being served."""
+        self._draining = True
+        for tunnel in self.tunnels:
+            tunnel.end(_LEAVING)
+
 
 def find_route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
     """Find the route and bind the context to it.
@@ -107,9 +142,17 @@ def find_route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
     if compiled.unavailable is not None:
         raise ServiceUnavailable(compiled.unavailable)
     if request.upgrade:
-        raise HttpError("an upgrade this route does not support", status=501)
+        _check_upgrade(request, route)
     request.body.restrict(route.max_body)
     return compiled
+
+
+def _check_upgrade(request: Request, route: Route) -> None:
+    """Refuse an upgrade that the route does not support, or that is none (RFC 6455 section 4.1)."""
+    if request.upgrade != "websocket" or not route.websocket:
+        raise HttpError("an upgrade this route does not support", status=501)
+    if request.method != "GET" or request.body.length != 0:
+        raise HttpError("an upgrade by another request than GET without a body", status=501)
 
 
 def _seal(ctx: Context) -> None:

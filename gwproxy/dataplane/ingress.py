@@ -53,12 +53,14 @@ class Ingress:
         declared = None if chunked else int(length) if length else 0
         request.body = RequestBody(environ["wsgi.input"], declared)
         stripped = strip_request(raw.items())
-        request.headers, request.upgrade = stripped.headers, stripped.upgrade
+        request.headers = stripped.headers
         if is_trusted(request.peer, self._trusted):
             request.forwarded = stripped.forwarded
             request.scheme = client_scheme(request.scheme, stripped.forwarded)
         request.remote_addr = client_address(request.peer, raw.getlist("X-Forwarded-For"), self._trusted)
         request.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+        if stripped.upgrade:
+            request.upgrade = _upgrade(stripped.upgrade, request.http_version, environ)
         if request.method in _REFUSED_METHODS:
             raise HttpError(f"{request.method} is not proxied", status=405)
         target = split_target(_raw_target(environ))
@@ -74,6 +76,18 @@ class Ingress:
             request.path = "*"
         else:
             request.path = canonical(target.path)
+
+
+def _upgrade(protocol: str, version: str, environ: dict[str, Any]) -> str:
+    """Return the protocol the client asks to switch to; empty for what may or must be ignored (RFC 9110 section 7.8).
+
+    :raises HttpError: the server in front of the app gives no connection away.
+    """
+    if version == "1.0" or protocol == "h2c":  # h2c is obsolete (RFC 9113 section 3.1), and some clients always offer it
+        return ""
+    if "gwproxy.hijack" not in environ:
+        raise HttpError("an upgrade, and not under gwproxy.worker.GatewayWorker", status=501)
+    return protocol
 
 
 def _raw_target(environ: dict[str, Any]) -> str:
