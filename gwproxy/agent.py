@@ -166,8 +166,7 @@ class Agent:
     def _tidy(self) -> None:
         """Close idle upstream connections that are too old, or that the upstream has closed: a quiet route leaves none."""
         while not self._stopping.wait(TIDY_EVERY):
-            for live in self._gateway.upstreams:
-                live.prune()
+            self._gateway.upstreams.prune()
 
     def _seed_and_watch(self, watcher: Watcher) -> None:
         """Seed an empty store from ``GWPROXY_CONFIG``, then follow it."""

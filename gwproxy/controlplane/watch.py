@@ -72,6 +72,7 @@ class Watcher:
         self._revision_of = revision_of
         self._changed = changed
         self._parsed: Parsed | None = None
+        self._unjudged: Candidate | None = None  # the store went away while it was looked at, and will not offer it again
         self._refused = ""
         self._away = False
         self._closed = False
@@ -84,8 +85,9 @@ class Watcher:
             began = time.monotonic()
             try:
                 self.step()
-            except Exception:  # whatever it was, the next look may find it mended
+            except Exception as error:  # whatever it was, the next look may find it mended
                 log.exception("watch_failed")
+                self._report_refused(f"an unexpected {type(error).__name__}; the log of the worker says more")
             self.looked = True
             self._source.wait()
             rest = MIN_INTERVAL - (time.monotonic() - began)
@@ -100,7 +102,9 @@ class Watcher:
     def step(self) -> None:
         """Look once, and apply what changed."""
         try:
-            candidate = self._source.poll()
+            candidate, self._unjudged = self._source.poll() or self._unjudged, None
+            if candidate is not None:
+                self._judge(candidate)
         except StoreUnavailable as error:
             if not self._away:
                 log.warning("source_away reason=%s", error)
@@ -110,23 +114,48 @@ class Watcher:
         if self._away:
             log.info("source_back")
             self._away = False
-        if candidate is not None:
-            self._consider(candidate)
         self._fall_back()
 
-    def _consider(self, candidate: Candidate) -> None:
+    def _judge(self, candidate: Candidate) -> None:
+        """Apply a candidate, unless it is what runs already or what was refused.
+
+        :raises StoreUnavailable: its revision cannot be told; it is judged at the next look.
+        """
         if candidate.data is None:
-            self._report("refused" if self._gateway.snapshot else "starting", f"{candidate.name} is missing or empty")
+            self._refused = ""
+            self._report_refused(f"{candidate.name} is missing or empty")
             return
         digest = hashlib.sha256(candidate.data).hexdigest()
         revision = candidate.revision
         if self._revision_of is not None:
-            # 0: the store has moved on since the read; what came after is found at the next look.
-            revision = self._revision_of(candidate.data, digest) or candidate.revision
+            try:
+                # 0: the store has moved on since the read; what came after is found at the next look.
+                revision = self._revision_of(candidate.data, digest) or candidate.revision
+            except StoreUnavailable:
+                self._unjudged = candidate
+                raise
         if digest == self.standing.digest:
             self._confirm(revision)
         elif digest != self._refused:
-            self._apply(candidate.data, candidate.name, revision, digest, lenient=self._gateway.snapshot is None)
+            self._consider(candidate.data, candidate.name, revision, digest)
+
+    def _consider(self, data: bytes, name: str, revision: int, digest: str) -> None:
+        """Apply what is new, or what this worker finds when it starts.
+
+        A plugin that is not there refuses the whole, as long as there is another configuration to serve: of a fleet, the
+        workers that start later must not serve what the others have refused. If there is none, a worker serves what it can.
+        """
+        starts = self._gateway.snapshot is None
+        alone = starts and not self._keeps_another(digest)
+        if self._apply(data, name, revision, digest, lenient=alone) or not starts or alone:
+            return
+        self._fall_back()
+        if self._gateway.snapshot is None:
+            self._apply(data, name, revision, digest, lenient=True)
+
+    def _keeps_another(self, digest: str) -> bool:
+        """Whether the configuration that was served last is another one."""
+        return any(hashlib.sha256(found.data).hexdigest() != digest for found in self._last_good.load()[:1])
 
     def _confirm(self, revision: int) -> None:
         """The content is what runs already: a change was taken back, or published again."""
@@ -189,6 +218,9 @@ class Watcher:
                 if error:
                     self._report("refused", error)
                 return
+
+    def _report_refused(self, error: str) -> None:
+        self._report("refused" if self._gateway.snapshot else "starting", error)
 
     def _report(self, state: str, error: str) -> None:
         if self.standing.state != "draining":

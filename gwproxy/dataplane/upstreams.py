@@ -66,12 +66,15 @@ class Upstreams:
 
     def __init__(self) -> None:
         self._live: dict[str, LiveUpstream] = {}
+        self._replaced: list[LiveUpstream] = []  # still served by the snapshot before, until :meth:`keep`
         self._direct: dict[str, LiveUpstream] = {}
 
     def named(self, name: str, described: Upstream) -> LiveUpstream:
         """Return the upstream of that name, the living one if its description is the same."""
         live = self._live.get(name)
         if live is None or live.described != described:
+            if live is not None:
+                self._replaced.append(live)
             live = LiveUpstream(name, described)
             self._live[name] = live
         return live
@@ -97,6 +100,13 @@ class Upstreams:
             if id(live) not in kept:
                 del self._live[name]
                 live.close()
+        while self._replaced:
+            self._replaced.pop().close()
+
+    def prune(self) -> None:
+        """Close idle connections that are past use, of plugins' own upstreams too."""
+        for live in [*self._live.values(), *self._direct.values()]:
+            live.prune()
 
     def __iter__(self) -> Iterator[LiveUpstream]:
         return iter(list(self._live.values()))

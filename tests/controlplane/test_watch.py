@@ -169,6 +169,72 @@ def test_X09_a_missing_plugin_is_refused_while_serving_but_not_at_boot(bench: Be
     assert "gone" in (fresh.gateway.snapshot.routes[0].unavailable or "")  # type: ignore[union-attr]
 
 
+def test_X09_a_worker_that_starts_serves_nothing_that_the_others_have_refused(bench: Bench, tmp_path: Path) -> None:
+    needs = json.dumps([{"path": "/n", "upstream": "http://127.0.0.1:9", "plugins": [{"name": "gone"}]}]).encode()
+    bench.say(text("/a"), 1)
+    bench.say(needs, 2)
+    again = Bench(tmp_path)
+    again.say(needs, 2)
+    for worker in (bench, again):
+        assert worker.paths() == ["/a"]
+        assert (worker.standing.state, worker.standing.revision) == ("refused", 1)
+        assert "gone" in worker.standing.error
+
+
+def test_X09_a_plugin_that_went_missing_leaves_its_configuration_serving_what_it_can(bench: Bench, tmp_path: Path) -> None:
+    needs = json.dumps([{"path": "/n", "upstream": "http://127.0.0.1:9", "plugins": [{"name": "gone"}]}]).encode()
+    bench.last_good.save(text("/old"), 1)
+    bench.last_good.save(needs, 2)
+    bench.say(needs, 2)
+    assert bench.paths() == ["/n"]
+    assert bench.standing.state == "ready"
+
+
+def test_X09_a_last_good_one_that_cannot_be_read_any_more_is_no_reason_to_serve_nothing(bench: Bench) -> None:
+    needs = json.dumps([{"path": "/n", "upstream": "http://127.0.0.1:9", "plugins": [{"name": "gone"}]}]).encode()
+    bench.last_good.save(b"[{", 1)
+    bench.say(needs, 2)
+    assert bench.paths() == ["/n"]
+
+
+def test_Q07_a_change_that_the_store_could_not_number_is_applied_when_it_is_back(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    answers: list[int | Exception] = [StoreUnavailable("gone since the read"), 8]
+
+    def number(data: bytes, digest: str) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    bench.watcher._revision_of = number
+    bench.say(text("/a"), 7)
+    assert bench.paths() == []
+    bench.watcher.step()  # the source has nothing new to say
+    assert (bench.paths(), bench.standing.revision) == (["/a"], 8)
+
+
+def test_a_refused_configuration_that_comes_back_is_named_again(bench: Bench) -> None:
+    bench.say(text("/a"), 1)
+    bench.say(b"[{]", 2)
+    refused = bench.standing.error
+    bench.say(None, 2)
+    assert bench.standing.error == "gw:routes is missing or empty"
+    bench.say(b"[{]", 3)
+    assert bench.standing.error == refused
+
+
+def test_what_nobody_foresaw_is_in_the_heartbeat_too(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.say(text("/a"), 1)
+    bench.source.next = ValueError("odd")
+    bench.source.wait = bench.watcher.close  # type: ignore[method-assign]
+    bench.watcher.run()
+    assert bench.paths() == ["/a"]
+    assert bench.standing.state == "refused"
+    assert "ValueError" in bench.standing.error and "odd" not in bench.standing.error
+    assert any(record.exc_info for record in caplog.records if "watch_failed" in record.message)
+
+
 def test_V13_a_disk_that_refuses_does_not_stop_a_change(bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "last-good").write_text("in the way")
     bench.say(text("/a"))
