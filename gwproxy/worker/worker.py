@@ -99,9 +99,12 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             self._connections.discard(connection)
 
     def _await_app(self) -> None:
-        """Leave connections to other workers, or in the backlog, while the app would only answer that it is not ready."""
+        """Leave connections to other workers, or in the backlog, while the app would only answer that it is not ready.
+
+        Also if the worker is to stop already: what waits in the backlog then may be its to answer.
+        """
         deadline = monotonic() + SETTLE_SECONDS
-        while self.alive and not getattr(self.wsgi, "settled", True) and monotonic() < deadline:
+        while not getattr(self.wsgi, "settled", True) and monotonic() < deadline:
             self.notify()
             gevent.sleep(SETTLE_POLL_SECONDS)
 

@@ -117,7 +117,8 @@ class GatewayProcess:
             return session.request(method, self.url + path, **kwargs)  # type: ignore[arg-type]
 
     def heartbeats(self, client: redis.Redis, prefix: str = "gw:") -> list[dict[str, str]]:
-        return [client.hgetall(key) for key in client.scan_iter(f"{prefix}worker:*")]  # type: ignore[misc]
+        beats = [client.hgetall(key) for key in client.scan_iter(f"{prefix}worker:*")]
+        return [beat for beat in beats if beat]  # type: ignore[misc]  # one may have left between the two commands
 
     def output(self) -> str:
         return self.process.output()
