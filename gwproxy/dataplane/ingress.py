@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -16,6 +17,8 @@ from gwproxy.http.hosts import parse_host
 from gwproxy.http.paths import canonical, split_target
 
 _REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
+# Of a target that was not understood: its query and fragment, and the credentials of its authority.
+_NOT_FOR_LOGS = re.compile(r"[?#].*|(?:^|(?<=://))[^/?#]*@", re.DOTALL)
 
 
 class Ingress:
@@ -110,5 +113,5 @@ def _fields_of(environ: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shown(target: str) -> str:
-    """A refused target in a form that can stand in a log."""
-    return target[:200].encode("unicode_escape").decode("ascii")
+    """A refused target in a form that can stand in a log: printable, without what may be a secret."""
+    return _NOT_FOR_LOGS.sub("", target)[:200].encode("unicode_escape").decode("ascii")

@@ -75,6 +75,23 @@ def test_a_refused_target_is_shown_without_control_characters() -> None:
     assert request.path == "/a\\x1b[31m\\x00"
 
 
+@pytest.mark.parametrize(
+    ("target", "shown"),
+    [
+        ("/a%zz?api_key=k1", "/a%zz"),
+        ("/a#access_token=k1", "/a"),
+        ("/a/../b\n?api_key=k1\nk1", "/a/../b\\n"),
+        ("http://me:k1@h/%zz?k1", "http://h/%zz"),
+        ("k1:k1@h:443", "h:443"),
+        ("/mail@h/%zz", "/mail@h/%zz"),
+    ],
+)
+def test_a_refused_target_is_shown_without_what_may_be_a_secret(target: str, shown: str) -> None:
+    request, _, error = read(target)
+    assert error is not None
+    assert request.path == shown
+
+
 def test_H05_forwarding_headers_of_an_untrusted_peer_are_dropped() -> None:
     fields = [("Host", "h"), ("X-Forwarded-For", "1.1.1.1"), ("X-Forwarded-Proto", "https"), ("X-Real-IP", "1.1.1.1")]
     request, _, _ = read("/", fields)

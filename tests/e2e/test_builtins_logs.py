@@ -1,0 +1,471 @@
+"""What is on record: access_log and pii_log, each key of theirs, and ``gwproxy logs``, through running workers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
+from tests.e2e.raw import RawClient, head
+from tests.e2e.refusals import check_refused
+from tests.e2e.scripted import ScriptedService
+from tests.e2e.signers import token
+
+pytestmark = pytest.mark.e2e
+
+SECRET = "a-secret-of-more-than-32-bytes-for-tests"
+JWT = {"name": "jwt_auth", "config": {"secret": SECRET}}
+ALWAYS = {
+    *("method", "path", "status", "user_id", "latency_ms", "timestamp", "route", "consumer", "upstream", "request_id", "client_ip"),
+    *("bytes", "completed"),
+}
+PII_ALWAYS = {
+    *("timestamp", "route", "user_id", "consumer", "client_ip", "method", "path", "request_id", "status", "completed", "fields"),
+}
+EMAIL, CARD, IBAN, PHONE = "john.doe@example.com", "4111 1111 1111 1111", "DE89370400440532013000", "+49 30 901820"
+PERSONAL = (EMAIL, "doe", CARD, "41111", IBAN, "89370", PHONE, "901820", "Johnny", "Main Street")
+
+
+def log_to(*sinks: str, **config: Any) -> list[dict[str, Any]]:
+    return [{"name": "access_log", "config": {"sinks": list(sinks), **config}}]
+
+
+def pii(**config: Any) -> list[dict[str, Any]]:
+    return [{"name": "pii_log", "config": config}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[ScriptedService]:
+    service = ScriptedService()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, echo: str, service: ScriptedService, folder: Path
+) -> GatewayProcess:
+    masked = {"headers": ["User-Agent", "X-Tenant", "Authorization", "Cookie", "X-Api-Key"], "redact": ["e_mail", "x-tenant", "street"]}
+    narrow = {
+        "fields": ["nick_name"],
+        "patterns": ["iban"],
+        "where": ["query", "request"],
+        "customPatterns": {"staff": r"\bEMP-[0-9]{6}\b"},
+    }
+    routes: list[dict[str, Any]] = [
+        {"path": "/log/default", "upstream": echo},
+        {"path": "/log/private", "upstream": echo, "plugins": [JWT]},
+        {"path": "/log/limited", "upstream": echo, "plugins": [{"name": "rate_limit", "config": {"limit": 1, "window_seconds": 86400}}]},
+        {"path": "/log/shadow", "upstream": echo, "plugins": [{**JWT, "mode": "shadow"}]},
+        {"path": "/log/down", "upstream": f"http://127.0.0.1:{free_port()}"},
+        {"path": "/log/cut", "upstream": service.url},
+        {"path": "/log/masked", "upstream": echo, "plugins": log_to("redis", **masked)},
+        {"path": "/log/body", "upstream": service.url, "plugins": log_to("redis", logBody=True, redact=["e_mail"])},
+        {"path": "/log/short", "upstream": service.url, "plugins": log_to("redis", log_body=True, body_limit=64)},
+        {"path": "/log/stdout", "upstream": echo, "plugins": log_to("stdout")},
+        {"path": "/log/file", "upstream": echo, "plugins": log_to("file", file=str(folder / "access.log"))},
+        {"path": "/log/all", "upstream": echo, "plugins": log_to("redis", "stdout", "file", file=str(folder / "all.log"))},
+        {"path": "/log/off", "upstream": echo, "plugins": [{"name": "access_log", "enabled": False}]},
+        {"path": "/pii/open", "upstream": service.url, "plugins": pii()},
+        {"path": "/pii/users/{email}", "upstream": service.url, "plugins": [JWT, *pii()]},
+        {"path": "/pii/narrow", "upstream": service.url, "plugins": pii(**narrow)},
+        {"path": "/pii/short", "upstream": service.url, "plugins": pii(scanLimit="1KiB", sinks=["file"], file=str(folder / "pii.log"))},
+    ]
+    document = {
+        "plugins": [{"name": "access_log"}],
+        "consumers": [{"id": "acme", "match": {"user_id": "alice"}}],
+        "routes": [{"id": re.sub(r"\W+", "-", route["path"]).strip("-"), **route} for route in routes],
+    }
+    publish(redis_server, document)
+    return start_gateway(folder, GWPROXY_REDIS_URL=redis_server.url, GWPROXY_LOG_LEVEL="debug").ready()
+
+
+@pytest.fixture
+def ident() -> str:
+    """Return the id of a request, by which its entry is found."""
+    return f"test-{uuid4()}"
+
+
+def bearer(user: str = "alice") -> dict[str, str]:
+    return {"Authorization": f"Bearer {token('HS256', SECRET.encode(), {'sub': user, 'exp': time.time() + 300})}"}
+
+
+def json_answer(body: Any, *fields: str) -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = ("HTTP/1.1 200 OK", "Content-Type: application/json", f"Content-Length: {len(data)}", *fields, "", "")
+    return "\r\n".join(lines).encode() + data
+
+
+def entries(server: RedisServer, ident: str, key: str = "gw:access_log") -> list[dict[str, Any]]:
+    return [entry for entry in map(json.loads, server.client().lrange(key, -500, -1)) if entry["request_id"] == ident]
+
+
+def entry_of(server: RedisServer, ident: str, key: str = "gw:access_log") -> dict[str, Any]:
+    """Return the one entry of a request, waiting for it."""
+    until(lambda: entries(server, ident, key), f"the entry in {key}")
+    found = entries(server, ident, key)
+    assert len(found) == 1
+    return found[0]
+
+
+def lines_of(text: str, ident: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines() if f'"request_id":"{ident}"' in line]
+
+
+# ---- access_log
+
+
+def test_an_entry_has_these_fields_and_no_others(gateway: GatewayProcess, redis_server: RedisServer, echo: str, ident: str) -> None:
+    answer = gateway.get("/log//%70rivate/x", headers={**bearer(), "X-Request-ID": ident})
+    entry = entry_of(redis_server, ident)
+    assert entry.keys() == ALWAYS
+    assert answer.headers["X-Request-ID"] == ident
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry.pop("timestamp"))
+    assert 0 < entry.pop("latency_ms") < 20_000
+    assert entry == {
+        "method": "GET",
+        "path": "/log/private/x",
+        "status": 200,
+        "user_id": "alice",
+        "route": "log-private",
+        "consumer": "acme",
+        "upstream": echo,
+        "request_id": ident,
+        "client_ip": "127.0.0.1",
+        "bytes": len(answer.content),
+        "completed": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "route"),
+    [
+        ("/nowhere", 404, None),
+        ("/log/private", 401, "log-private"),
+        ("/log/down", 502, "log-down"),
+        ("/log/default?status=503", 503, "log-default"),
+        ("/log/default/%2e%2e/x", 400, None),
+    ],
+)
+def test_refusals_and_failures_are_logged_too(
+    gateway: GatewayProcess, redis_server: RedisServer, ident: str, path: str, status: int, route: str | None
+) -> None:
+    with RawClient(gateway.port) as client:
+        answer = client.ask(path, f"X-Request-ID: {ident}")
+    entry = entry_of(redis_server, ident)
+    assert (answer.status, entry["status"], entry["route"], entry["user_id"], entry["completed"]) == (status, status, route, None, True)
+    assert (entry["bytes"], entry["path"]) == (len(answer.body), path.partition("?")[0])
+
+
+def test_a_refused_limit_is_logged(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    statuses = [gateway.get("/log/limited", headers={"X-Request-ID": f"{ident}-{n}"}).status_code for n in range(2)]
+    assert statuses == [200, 429]
+    assert [entry_of(redis_server, f"{ident}-{n}")["status"] for n in range(2)] == statuses
+
+
+def test_what_ended_too_early_is_not_completed(
+    gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str
+) -> None:
+    service.on("/log/cut", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\n12345")
+    with RawClient(gateway.port) as client:
+        assert client.ask("/log/cut", f"X-Request-ID: {ident}-upstream").cut
+    with RawClient(gateway.port) as client:
+        client.send(head("/log/default?chunks=3", f"X-Request-ID: {ident}-client"))
+        client.until(b"data: 0")
+    for who in ("upstream", "client"):
+        entry = entry_of(redis_server, f"{ident}-{who}")
+        assert (entry["status"], entry["completed"]) == (200, False)
+    assert entry_of(redis_server, f"{ident}-upstream")["bytes"] == 5
+
+
+def test_secrets_are_masked_in_queries_and_headers(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    query = "q=1&api_key=K1&user%5Bpassword%5D=P1&e-mail=M1&access_token=T1&code=C1&flag"
+    headers = {"User-Agent": "tester/1", "X-Tenant": "N1", "Cookie": "session=S1", "X-Api-Key": "A1", **bearer(), "X-Request-ID": ident}
+    gateway.get(f"/log/masked?{query}", headers=headers)
+    entry = entry_of(redis_server, ident)
+    assert entry.keys() == ALWAYS | {"query", "headers"}
+    assert entry["query"] == "q=1&api_key=***&user%5Bpassword%5D=***&e-mail=***&access_token=***&code=***&flag"
+    assert entry["headers"] == {"User-Agent": "tester/1", "X-Tenant": "***", "Authorization": "***", "Cookie": "***", "X-Api-Key": "***"}
+
+
+def test_a_refused_target_is_logged_without_its_secrets(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    with RawClient(gateway.port) as client:
+        assert client.ask("/log/%zz?api_key=K-of-a-bad-target", f"X-Request-ID: {ident}").status == 400
+    entry = entry_of(redis_server, ident)
+    assert (entry["path"], entry["query"]) == ("/log/%zz", "api_key=***")
+    assert "K-of-a-bad-target" not in gateway.output()
+
+
+def test_bodies_are_logged_if_asked_for_and_masked(
+    gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str
+) -> None:
+    service.on("/log/body", json_answer({"items": [{"eMail": "a@b.example", "n": 1}], "refresh_token": "R1"}))
+    sent = {"E-Mail": "a@b.example", "deep": [{"new_password": "P1", "ok": True}]}
+    gateway.request("POST", "/log/body", json=sent, headers={"X-Request-ID": ident})
+    entry = entry_of(redis_server, ident)
+    assert entry.keys() == ALWAYS | {"request_body", "response_body"}
+    assert entry["request_body"] == {"E-Mail": "***", "deep": [{"new_password": "***", "ok": True}]}
+    assert entry["response_body"] == {"items": [{"eMail": "***", "n": 1}], "refresh_token": "***"}
+    assert json.loads(service.next("/log/body").body) == sent
+    form = {"name": "x", "password": "P2"}
+    gateway.request("POST", "/log/body", data=form, headers={"X-Request-ID": f"{ident}-form"})
+    assert entry_of(redis_server, f"{ident}-form")["request_body"] == "name=x&password=***"
+
+
+def test_bodies_that_are_long_or_binary_or_no_json_are_left_alone_and_noted(
+    gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str
+) -> None:
+    service.on("/log/short", json_answer({"long": "x" * 80}))
+    cases = {
+        "long": (b'{"a": "' + b"x" * 60 + b'"}', "application/json"),
+        "binary": (b"\x00", "image/png"),
+        "broken": (b"{", "application/json"),
+    }
+    for name, (body, kind) in cases.items():
+        headers = {"X-Request-ID": f"{ident}-{name}", "Content-Type": kind}
+        assert gateway.request("POST", "/log/short", data=body, headers=headers).json() == {"long": "x" * 80}
+        entry = entry_of(redis_server, f"{ident}-{name}")
+        assert entry.keys() == ALWAYS | {"body_unread"}
+        assert entry["body_unread"] == ["request", "response"]
+
+
+def test_what_a_shadowed_plugin_would_have_done_is_logged(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    headers = {"Authorization": "Bearer a.b.c", "X-Request-ID": ident}
+    assert gateway.get("/log/shadow", headers=headers).status_code == 200
+    entry = entry_of(redis_server, ident)
+    assert entry["shadowed"] == [{"plugin": "jwt_auth", "phase": "auth", "action": "abort", "detail": "401"}]
+    assert entry["user_id"] is None
+
+
+def test_the_list_holds_ten_thousand_and_the_newest(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    client = redis_server.client()
+    client.rpush("gw:access_log", *(json.dumps({"n": n, "request_id": ""}) for n in range(10_050)))
+    gateway.get("/log/default", headers={"X-Request-ID": ident})
+    entry_of(redis_server, ident)
+    assert client.llen("gw:access_log") == 10_000
+    newest = client.lindex("gw:access_log", -1)
+    assert json.loads(str(newest))["request_id"] == ident
+
+
+def test_stdout_file_and_all_of_them(gateway: GatewayProcess, redis_server: RedisServer, folder: Path, ident: str) -> None:
+    for name in ("stdout", "file", "all", "off"):
+        gateway.get(f"/log/{name}", headers={"X-Request-ID": f"{ident}-{name}"})
+    entry = entry_of(redis_server, f"{ident}-all")
+    until(lambda: lines_of(gateway.output(), f"{ident}-all"), "the line on standard output")
+    until(lambda: lines_of((folder / "all.log").read_text(), f"{ident}-all"), "the line in the file")
+    assert lines_of(gateway.output(), f"{ident}-all") == lines_of((folder / "all.log").read_text(), f"{ident}-all") == [entry]
+    until(lambda: lines_of(gateway.output(), f"{ident}-stdout"), "the line on standard output")
+    assert lines_of(gateway.output(), f"{ident}-stdout")[0].keys() == ALWAYS
+    until(lambda: lines_of((folder / "access.log").read_text(), f"{ident}-file"), "the line in the file")
+    assert not [name for name in ("stdout", "file", "off") if entries(redis_server, f"{ident}-{name}")]
+    assert not lines_of(gateway.output(), f"{ident}-off")
+
+
+def test_a_file_is_followed_when_it_is_rotated_and_no_line_is_torn_or_lost(gateway: GatewayProcess, folder: Path, ident: str) -> None:
+    file, old = folder / "access.log", folder / f"access.log.{ident}"
+
+    def ask(number: int) -> None:
+        gateway.get("/log/file", headers={"X-Request-ID": f"{ident}-{number}"})
+        if number == 50:
+            file.rename(old)
+
+    def texts() -> str:
+        return old.read_text() + file.read_text()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(100)))
+    until(lambda: texts().count(ident) >= 100, "all lines")
+    found = [json.loads(line)["request_id"] for line in texts().splitlines()]
+    assert sorted(name for name in found if name.startswith(ident)) == sorted(f"{ident}-{number}" for number in range(100))
+    assert stat.S_IMODE(file.stat().st_mode) & 0o027 == 0
+
+
+def test_entries_wait_while_the_store_is_away_and_no_request_does(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    assert redis_server.process is not None
+    redis_server.process.signal(signal.SIGSTOP)
+    try:
+        answers = [gateway.get("/log/default", headers={"X-Request-ID": f"{ident}-{number}"}) for number in range(20)]
+    finally:
+        redis_server.process.signal(signal.SIGCONT)
+    assert {answer.status_code for answer in answers} == {200}
+    wanted = {f"{ident}-{number}" for number in range(20)}
+
+    def found() -> set[str]:
+        return {json.loads(entry)["request_id"] for entry in redis_server.client().lrange("gw:access_log", -500, -1)}
+
+    until(lambda: wanted <= found(), "the entries that waited")
+
+
+def test_what_cannot_be_written_is_counted(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    def dropped() -> int:
+        return sum(int(beat["log_dropped"]) for beat in gateway.heartbeats(redis_server.client()))
+
+    before = dropped()
+    client = redis_server.client()
+    client.delete("gw:pii_log")
+    client.set("gw:pii_log", "not a list")
+    gateway.get(f"/pii/open?email={EMAIL}")
+    until(lambda: dropped() > before, "the dropped entry in a heartbeat")
+    assert "log_list_refused list=pii_log" in gateway.output()
+    client.delete("gw:pii_log")
+    gateway.get(f"/pii/open?email={EMAIL}", headers={"X-Request-ID": ident})
+    assert entry_of(redis_server, ident, "gw:pii_log")["route"] == "pii-open"
+
+
+# ---- gwproxy logs
+
+
+def command(server: RedisServer, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gwproxy", "logs", "--redis", server.url, *arguments]
+
+
+def test_logs_shows_the_newest_last(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    for number in range(7):
+        gateway.get(f"/log/default/{number}?status={200 + number}", headers={"X-Request-ID": f"{ident}-{number}"})
+        entry_of(redis_server, f"{ident}-{number}")
+    done = subprocess.run(command(redis_server, "-n", "5", "--json"), capture_output=True, text=True, timeout=60, check=True)
+    assert [json.loads(line)["request_id"] for line in done.stdout.splitlines()] == [f"{ident}-{number}" for number in range(2, 7)]
+    done = subprocess.run(command(redis_server, "-n", "1"), capture_output=True, text=True, timeout=60, check=True)
+    assert re.fullmatch(r"\S+Z 206 GET     /log/default/6  route=log-default user=- [0-9.]+ms\n", done.stdout)
+
+
+def test_logs_follows(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+    gateway.get("/log/default", headers={"X-Request-ID": f"{ident}-before"})
+    entry_of(redis_server, f"{ident}-before")
+    with subprocess.Popen(command(redis_server, "-n", "1", "-f", "--json"), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["request_id"] == f"{ident}-before"
+            for number in range(3):
+                gateway.get("/nowhere", headers={"X-Request-ID": f"{ident}-{number}"})
+                followed = json.loads(process.stdout.readline())
+                assert (followed["request_id"], followed["status"]) == (f"{ident}-{number}", 404)
+        finally:
+            process.send_signal(signal.SIGINT)
+
+
+# ---- pii_log
+
+
+def test_who_saw_what_and_when(gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str) -> None:
+    user = {"name": "x", "phone": PHONE, "address": {"street": "Main Street 1"}, "orders": [{"note": f"to {IBAN}"}, {"note": IBAN}]}
+    service.on(f"/pii/users/{EMAIL}", json_answer(user))
+    headers = {**bearer(), "X-Request-ID": ident}
+    answer = gateway.request(
+        "POST", f"/pii/users/{EMAIL}?q={CARD.replace(' ', '+')}&n=4111", json={"first_name": "Johnny"}, headers=headers
+    )
+    assert answer.json() == user
+    assert json.loads(service.next(f"/pii/users/{EMAIL}").body) == {"first_name": "Johnny"}
+    entry = entry_of(redis_server, ident, "gw:pii_log")
+    assert entry.keys() == PII_ALWAYS
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry["timestamp"])
+    who = {name: entry[name] for name in ("route", "user_id", "consumer", "client_ip", "method", "path", "status", "completed")}
+    assert who == {
+        "route": "pii-users-email",
+        "user_id": "alice",
+        "consumer": "acme",
+        "client_ip": "127.0.0.1",
+        "method": "POST",
+        "path": "/pii/users/j***@e***.com",
+        "status": 200,
+        "completed": True,
+    }
+    assert [tuple(field.values()) for field in entry["fields"]] == [
+        ("path", "email", "email", "j***@e***.com", 1),
+        ("query", "q", "card", "***1111", 1),
+        ("request", "first_name", "first_name", "J***", 1),
+        ("response", "phone", "phone", "+49***20", 1),
+        ("response", "address.street", "address", "M***", 1),
+        ("response", "orders[].note", "iban", "DE***3000", 2),
+    ]
+    assert not [value for value in PERSONAL if value in json.dumps(entry)]
+
+
+def test_only_what_is_configured_is_looked_for(
+    gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str
+) -> None:
+    service.on("/pii/narrow", json_answer({"nickName": "Johnny", "iban": IBAN}))
+    body = {"Nick-Name": "Johnny", "note": "by EMP-123456", "phone": PHONE, "mail": EMAIL, "to": IBAN[:-1] + "1"}
+    gateway.request("POST", f"/pii/narrow?email={EMAIL}&to={IBAN}", json=body, headers={"X-Request-ID": ident})
+    assert [tuple(field.values()) for field in entry_of(redis_server, ident, "gw:pii_log")["fields"]] == [
+        ("query", "to", "iban", "DE***3000", 1),
+        ("request", "Nick-Name", "nick_name", "J***", 1),
+        ("request", "note", "staff", "E***", 1),
+    ]
+
+
+def test_nothing_personal_makes_no_entry_and_what_was_not_read_is_noted(
+    gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, folder: Path, ident: str
+) -> None:
+    service.on("/pii/open", json_answer(gzip.compress(json.dumps({"email": EMAIL}).encode()), "Content-Encoding: gzip"))
+    service.on("/pii/open/nothing", json_answer({"card": "4111 1111 1111 1112", "iban_like": "DE00", "n": 17, "phone": None}))
+    service.on("/pii/short", json_answer({"email": EMAIL, "more": "x" * 1024}))
+    for path in ("open/nothing", "open", "short"):
+        gateway.get(f"/pii/{path}", headers={"X-Request-ID": f"{ident}-{path}"})
+    packed = entry_of(redis_server, f"{ident}-open", "gw:pii_log")
+    assert [field["masked"] for field in packed["fields"]] == ["j***@e***.com"]
+    until(lambda: lines_of((folder / "pii.log").read_text(), f"{ident}-short"), "the line in the file")
+    (short,) = lines_of((folder / "pii.log").read_text(), f"{ident}-short")
+    assert (short["fields"], short["unread"]) == ([], ["response"])
+    entry_of(redis_server, f"{ident}-open/nothing")
+    assert not entries(redis_server, f"{ident}-open/nothing", "gw:pii_log")
+    assert not entries(redis_server, f"{ident}-short", "gw:pii_log")
+
+
+# ---- both
+
+
+def test_what_makes_no_log_is_refused_as_configuration(tmp_path: Path) -> None:
+    check_refused(
+        tmp_path,
+        [
+            ("access_log", {"sinks": []}, "at least 1"),
+            ("access_log", {"sinks": ["syslog"]}, "'redis', 'stdout' or 'file'"),
+            ("access_log", {"sinks": ["file"]}, "go together"),
+            ("access_log", {"file": "/tmp/access.log"}, "go together"),
+            ("access_log", {"sinks": ["file"], "file": "access.log"}, "^/"),
+            ("access_log", {"log_body": "yes"}, "true or false"),
+            ("access_log", {"log_body": True, "logBody": True}, "one of 'log_body' and 'logBody'"),
+            ("access_log", {"body_limit": "2MiB"}, ""),
+            ("access_log", {"redakt": []}, "did you mean 'redact'?"),
+            ("pii_log", {"patterns": ["ssn"]}, "'email', 'card', 'iban' or 'phone'"),
+            ("pii_log", {"custom_patterns": {"x": "(?=a)"}}, "no usable RE2 expression"),
+            ("pii_log", {"custom_patterns": {"email": "a"}}, "give the pattern another name"),
+            ("pii_log", {"where": []}, "at least 1"),
+            ("pii_log", {"scan_limit": 10}, ""),
+        ],
+    )
+
+
+def test_no_log_of_the_gateway_holds_personal_data_or_secrets(
+    gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str
+) -> None:
+    service.on("/pii/open/leak", json_answer({"email": EMAIL, "to": IBAN}))
+    credentials = bearer()
+    gateway.request(
+        "POST", "/pii/open/leak", json={"phone": PHONE, "last_name": "Johnny"}, headers={**credentials, "Cookie": "session=S0meSession"}
+    )
+    gateway.get("/log/stdout?token=T0kenInQuery", headers={**credentials, "X-Request-ID": ident})
+    gateway.get("/log/private", headers={"Authorization": credentials["Authorization"] + "x"})
+    until(lambda: lines_of(gateway.output(), ident), "the line on standard output")
+    until(lambda: "jwt_refused" in gateway.output(), "the refusal to be logged")
+    for secret in (SECRET, "S0meSession", "T0kenInQuery", *credentials["Authorization"].split(".")[1:], EMAIL, IBAN, PHONE, "Johnny"):
+        assert secret not in gateway.output()
