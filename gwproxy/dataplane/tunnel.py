@@ -103,13 +103,13 @@ class Way:
     def part(self, reason: str) -> None:
         """Send the sink a Close frame, as soon as it does not stand within another; what comes after is not passed on."""
         self._farewell = close_frame(GOING_AWAY, reason, masked=self._masked)
-        if self.stuck_since is None and self.frames.between:
+        if self.stuck_since is None and self.frames.between and not self.ended:
             self._part()
 
     @property
     def over(self) -> bool:
         """Whether nothing of importance can come from the source any more."""
-        return self.ended or self.frames.closed
+        return self.ended or self.frames.closed or self.frames.lost
 
     @property
     def closed(self) -> bool:
