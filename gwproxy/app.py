@@ -104,14 +104,9 @@ class App:
             ctx = self.gateway.serve(request, request_id, environ.get("gwproxy.client_gone"))
         response = ctx.response
         assert response is not None  # noqa: S101 - serve() and refuse() set it
-        status = _REASONS.get(response.status)
-        if status is None:  # not final, or without a name
-            if response.status == 101 and isinstance(response.body, Upgraded):
-                return Tunnelling(ctx, self.gateway, response.body, environ["gwproxy.hijack"])
-            if response.status < 200:
-                response = self.gateway.retract(ctx)
-            status = _REASONS.get(response.status) or f"{response.status} Unknown"
-        start_response(status, response.headers.items())
+        if response.status == 101 and isinstance(response.body, Upgraded):
+            return Tunnelling(ctx, self.gateway, response.body, environ["gwproxy.hijack"])
+        start_response(_REASONS.get(response.status) or f"{response.status} Unknown", response.headers.items())
         return Sending(ctx, self.gateway)
 
     def _health(self, path: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -184,8 +184,11 @@ class Response:
         """Make a response from what a plugin gave: None (no body), bytes, str (text) or anything JSON can hold.
 
         :raises TypeError: JSON cannot hold it.
+        :raises ValueError: a header field cannot stand in a response.
         """
-        made = Headers(headers)
+        made = Headers()
+        for name, value in headers:
+            made.add(name, value)
         if body is None:
             return cls(status, made)
         if isinstance(body, (bytes, bytearray)):
@@ -204,15 +207,25 @@ class UpstreamChoice:
     :ivar base: scheme, host and port, e.g. ``http://10.0.0.5:8000``. For a named upstream its name stands for the host
         (``http://users``) until the request has been forwarded, then the target that got it.
     :ivar target: path and query, as they are sent.
-    :ivar timeout: the route's, as a :class:`gwproxy.model.Timeouts`.
     """
 
-    __slots__ = ("base", "target", "timeout")
+    __slots__ = ("_timeout", "base", "target")
 
     def __init__(self, base: str, target: str, timeout: Timeouts) -> None:
         self.base = base
         self.target = target
-        self.timeout = timeout
+        self._timeout = timeout
+
+    @property
+    def timeout(self) -> Timeouts:
+        """The route's, as a :class:`gwproxy.model.Timeouts`. A number assigned is ``read`` and ``head``, in seconds."""
+        return self._timeout
+
+    @timeout.setter
+    def timeout(self, value: Timeouts | float) -> None:
+        if not isinstance(value, Timeouts):
+            value = Timeouts.model_validate({**self._timeout.model_dump(), "read": value, "head": value})
+        self._timeout = value
 
     @property
     def url(self) -> str:
@@ -225,7 +238,7 @@ class UpstreamChoice:
             self.target = value[len(self.base) :]
             return
         parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment or parts.port == 0:
             raise ValueError("an upstream URL is http:// or https://, a host, a path and a query")
         self.base = f"{parts.scheme}://{parts.netloc}"
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -283,6 +296,7 @@ class Context:
         "_aborted",
         "_authenticated",
         "_consumer_of",
+        "_forwarded",
         "_greenlet",
         "_step",
         "_step_since",
@@ -328,6 +342,7 @@ class Context:
         self._consumer_of = consumer_of
         self._aborted: Aborted | None = None
         self._authenticated = False
+        self._forwarded: Response | None = None  # the upstream's, whatever a plugin puts in its place
         # What runs now, since when, and in which greenlet: the watchdog of budgets looks here.
         self._step: object = None
         self._step_since = 0.0

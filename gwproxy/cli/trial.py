@@ -14,7 +14,7 @@ from gwproxy.controlplane.build import Builder
 from gwproxy.controlplane.parse import GLOBAL, Parsed
 from gwproxy.dataplane.chain import Step
 from gwproxy.dataplane.explanation import Explanation
-from gwproxy.dataplane.gateway import find_route
+from gwproxy.dataplane.gateway import admit, find_route
 from gwproxy.dataplane.ingress import Ingress
 from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
 from gwproxy.dataplane.upstreams import Upstreams
@@ -78,7 +78,7 @@ class Rehearsal:
         ctx = Context(request, request_id=ident)
         trial = Trial(request)
         try:
-            find_route(self._snapshot, ctx)
+            admit(find_route(self._snapshot, ctx), request)
         except HttpError as error:
             trial.status, trial.reason = error.status, str(error)
         if ctx.route is not None:
@@ -117,7 +117,7 @@ class Rehearsal:
     def _step(self, step: Step) -> dict[str, Any]:
         entry = step.config.entry
         refs, written = self._owner(entry.route)
-        same = [position for position, ref in enumerate(refs) if ref.name == step.plugin and ref.enabled]
+        same = [position for position, ref in enumerate(refs) if ref.name == step.plugin]
         shown = effective(step.plugin, step.config, written["plugins"][same[entry.index]].get("config", {}), self._registry)
         mode, on_error = "shadow" if step.shadow else "enforce", "ignore" if step.ignore else "fail"
         return _entry(step.plugin, step.priority, {"mode": mode, "on_error": on_error, "budget": step.budget, "config": shown})

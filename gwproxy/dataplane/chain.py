@@ -122,7 +122,7 @@ def response_of(aborted: Aborted) -> Response:
 def replace(ctx: Context, response: Response) -> None:
     """Make ``response`` what will leave, giving back what the one before held."""
     before, ctx.response = ctx.response, response
-    if before is not None:
+    if isinstance(before, Response):  # plugins may assign anything
         before.body.close()
     response.headers.update(ctx.response_headers)
 

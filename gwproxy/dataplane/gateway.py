@@ -13,8 +13,8 @@ from gevent import getcurrent
 from gwproxy.context import Context, Request, Response, UpstreamChoice
 from gwproxy.dataplane import chain
 from gwproxy.dataplane.forward import forward
-from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
-from gwproxy.dataplane.tunnel import Tunnel
+from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Snapshot
+from gwproxy.dataplane.tunnel import Tunnel, Upgraded
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
 from gwproxy.http.paths import strip
@@ -41,63 +41,56 @@ class Gateway:
         self._draining = False
 
     def serve(self, request: Request, request_id: str, client_gone: Callable[[], bool] | None = None) -> Context:
-        """Take a request through its phases; ``ctx.response`` is what leaves. Raises nothing a client could cause.
+        """Take a request through its phases; ``ctx.response`` is what leaves. Raises nothing a client or a plugin could cause.
 
         :param client_gone: says whether the client has closed; None if that cannot be told.
         """
         snapshot = self.snapshot
-        ctx = Context(request, request_id=request_id)
-        ctx._greenlet = getcurrent()
-        self.in_flight.add(ctx)
-        steps = snapshot.unmatched if snapshot is not None else None
+        ctx = self._begin(request, request_id)
+        steps = snapshot.unmatched if snapshot is not None else EMPTY_CHAIN
         try:
             if snapshot is None:
                 raise ServiceUnavailable("no configuration yet", headers=[("Retry-After", "1")])
             compiled = find_route(snapshot, ctx)
             steps = compiled.chain
+            admit(compiled, request)
             chain.run(steps["pre_auth"], ctx)
             chain.run_auth(steps["auth"], ctx)
             chain.run(steps["post_auth"], ctx)
             chain.run(steps["pre_proxy"], ctx)
             forward(ctx, compiled, self.upstreams, client_gone)
+            ctx._forwarded = ctx.response
             chain.run(steps["post_proxy"], ctx)
-            assert ctx.response is not None  # noqa: S101 - forward sets it or raises
+            assert ctx.response is not None  # noqa: S101 - forward has set it; a plugin that removed it is answered 500
             ctx.response.headers.update(ctx.response_headers)
-        except Aborted as aborted:
-            ctx._aborted = None
-            chain.replace(ctx, chain.response_of(aborted))
-        except HttpError as error:
-            _log_refusal(ctx, error)
-            chain.replace(ctx, Response.error(error.status, headers=error.headers))
-        except ClientGone as gone:
-            log.info("client_gone request=%s detail=%s", ctx.request_id, gone)
-            chain.replace(ctx, Response.error(400))
-        if steps is not None:
-            chain.run_response(steps["response"], ctx)
-        _seal(ctx)
-        return ctx
+        except (Aborted, Exception) as error:
+            chain.replace(ctx, _answer(ctx, error))
+        return self._finish(ctx, steps)
 
     def refuse(self, request: Request, request_id: str, error: HttpError) -> Context:
         """Answer a request that could not be read far enough to be routed; the global ``response`` plugins see it."""
         snapshot = self.snapshot
+        ctx = self._begin(request, request_id)
+        chain.replace(ctx, _answer(ctx, error))
+        return self._finish(ctx, snapshot.unmatched if snapshot is not None else EMPTY_CHAIN)
+
+    def _begin(self, request: Request, request_id: str) -> Context:
         ctx = Context(request, request_id=request_id)
         ctx._greenlet = getcurrent()
         self.in_flight.add(ctx)
-        _log_refusal(ctx, error)
-        chain.replace(ctx, Response.error(error.status, headers=error.headers))
-        if snapshot is not None:
-            chain.run_response(snapshot.unmatched["response"], ctx)
-        _seal(ctx)
         return ctx
 
-    def retract(self, ctx: Context) -> Response:
-        """Answer 500 instead of what a plugin has made of the response, which cannot leave: its status is not final."""
-        assert ctx.response is not None  # noqa: S101 - every way through serve() has set it
-        log.error("response_retracted status=%d request=%s", ctx.response.status, ctx.request_id)
-        response = Response.error(500)
-        chain.replace(ctx, response)
+    def _finish(self, ctx: Context, steps: Chain) -> Context:
+        """Run the ``response`` phase, and make sure that there is something which can leave."""
+        chain.run_response(steps["response"], ctx)
+        if not _may_leave(ctx.response):
+            log.error("response_retracted reason=%s request=%s", "a plugin left what is no response, or no final status", ctx.request_id)
+            chain.replace(ctx, Response.error(500))
+        forwarded, leaving = ctx._forwarded, ctx.response
+        if forwarded is not None and leaving is not None and leaving.body is not forwarded.body:
+            forwarded.body.close()  # a plugin has put another response in its place
         _seal(ctx)
-        return response
+        return ctx
 
     def carry(self, tunnel: Tunnel, head: bytes) -> None:
         """Run a tunnel until it is over. One that opens while the worker drains is closed at once: clients connect anew.
@@ -123,7 +116,6 @@ def find_route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
     """Find the route and bind the context to it.
 
     :raises RouteNotFound: none matches.
-    :raises HttpError: the route cannot serve this (413, 501, 503).
     """
     request = ctx.request
     wanted = request.headers.get("Access-Control-Request-Method") if request.method == "OPTIONS" and "Origin" in request.headers else None
@@ -139,12 +131,19 @@ def find_route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
         path = f"{path}?{request.query_string}"
     single = compiled.upstream.single
     ctx.upstream = UpstreamChoice(compiled.upstream.base, single.prefix + path if single else path, route.timeout)
+    return compiled
+
+
+def admit(compiled: CompiledRoute, request: Request) -> None:
+    """Refuse what the route cannot serve.
+
+    :raises HttpError: 413, 501 or 503.
+    """
     if compiled.unavailable is not None:
         raise ServiceUnavailable(compiled.unavailable)
     if request.upgrade:
-        _check_upgrade(request, route)
-    request.body.restrict(route.max_body)
-    return compiled
+        _check_upgrade(request, compiled.route)
+    request.body.restrict(compiled.route.max_body)
 
 
 def _check_upgrade(request: Request, route: Route) -> None:
@@ -153,6 +152,29 @@ def _check_upgrade(request: Request, route: Route) -> None:
         raise HttpError("an upgrade this route does not support", status=501)
     if request.method != "GET" or request.body.length != 0:
         raise HttpError("an upgrade by another request than GET without a body", status=501)
+
+
+def _answer(ctx: Context, error: BaseException) -> Response:
+    """Return what the client gets for what has ended its request."""
+    if isinstance(error, Aborted):
+        ctx._aborted = None
+        return chain.response_of(error)
+    if isinstance(error, HttpError):
+        _log_refusal(ctx, error)
+        return Response.error(error.status, headers=error.headers)
+    if isinstance(error, ClientGone):
+        log.info("client_gone request=%s detail=%s", ctx.request_id, error)
+        return Response.error(400)
+    # A hook that returned may still have left the context in any state: no upstream, headers that are none.
+    log.error("request_failed route=%s request=%s", ctx.route.id if ctx.route else None, ctx.request_id, exc_info=error)
+    return Response.error(500)
+
+
+def _may_leave(response: object) -> bool:
+    """Whether this is a response with a final status; plugins may assign anything."""
+    if not isinstance(response, Response) or not isinstance(response.status, int):
+        return False
+    return 200 <= response.status <= 599 or (response.status == 101 and isinstance(response.body, Upgraded))
 
 
 def _seal(ctx: Context) -> None:

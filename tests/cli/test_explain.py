@@ -75,6 +75,12 @@ def test_the_chain_phase_by_phase_with_effective_configurations(ask: Ask) -> Non
     assert chain["response"][0]["on_error"] == "ignore"
 
 
+def test_a_disabled_entry_before_another_of_the_same_plugin(ask: Ask) -> None:
+    entries = [{"name": "rate_limit", "enabled": False, "config": {"limit": 1}}, {"name": "rate_limit", "config": {"limit": 7}}]
+    held = ask("GET", "/a", text=json.dumps([{"path": "/a", "upstream": "http://127.0.0.1:9", "plugins": entries}]))
+    assert [step["config"]["limit"] for step in held["chain"]["post_auth"]] == [7]
+
+
 def test_no_match_is_an_answer(cli, ask: Ask, config: Path) -> None:
     held = ask("GET", "/nowhere")
     assert (held["status"], held["route"], held["targets"], held["upstream"]) == (404, None, [], None)
