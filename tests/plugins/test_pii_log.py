@@ -232,7 +232,8 @@ def test_patterns_of_the_operators_own(plugin, gateway):
 
 
 @pytest.mark.parametrize(
-    ("coding", "data"), [("gzip", gzip.compress(PERSON, mtime=0)), ("GZIP", gzip.compress(PERSON, mtime=0)), ("deflate", zlib.compress(PERSON))]
+    ("coding", "data"),
+    [("gzip", gzip.compress(PERSON, mtime=0)), ("GZIP", gzip.compress(PERSON, mtime=0)), ("deflate", zlib.compress(PERSON))],
 )
 def test_compressed_bodies_are_looked_at_and_leave_as_they_came(plugin, gateway, coding, data):
     ctx = request()
