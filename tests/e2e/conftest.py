@@ -16,6 +16,9 @@ import pytest
 import redis
 import requests
 
+from tests.e2e.scripted import ScriptedService
+from tests.e2e.strangers import install
+
 HERE = Path(__file__).parent
 
 
@@ -137,6 +140,20 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     until(lambda: requests.get(url, timeout=5).status_code == 200, "the echo service")
     yield url
     process.stop()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[ScriptedService]:
+    """A service under the test's control."""
+    service = ScriptedService()
+    yield service
+    service.close()
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A ``PYTHONPATH`` with the plugins of strangers.py in it."""
+    return install(tmp_path_factory.mktemp("strangers"))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 
+from tests.e2e.raw import RawClient
+
 #: Answers a request: with bytes, or None if it has sent for itself what there was to send; the connection then ends.
 Script = Callable[["Seen"], bytes | None]
 
@@ -158,3 +160,12 @@ def _head(readline: Callable[[], bytes]) -> bytes:
         if line == b"\r\n":
             return b"".join(lines)
     return b""
+
+
+def passed(service: ScriptedService, client: RawClient, target: str, *fields: str, **request: object) -> Seen:
+    """Send a request; return what the service got."""
+    while not service.requests.empty():
+        service.requests.get()
+    answer = client.ask(target, *fields, **request)  # type: ignore[arg-type]
+    assert answer.status == 200, answer
+    return service.next()

@@ -18,23 +18,10 @@ import pytest
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import RawClient, head
 from tests.e2e.scripted import OK, ScriptedService, Seen
-from tests.e2e.strangers import install
 
 pytestmark = pytest.mark.e2e
 
 STAMP = {"name": "stranger_stamp"}
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[ScriptedService]:
-    service = ScriptedService()
-    yield service
-    service.close()
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return install(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +43,10 @@ def document(service: ScriptedService) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, document: dict[str, object], site: str
+    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, document: dict[str, object], strangers: str
 ) -> GatewayProcess:
     publish(redis_server, document)
-    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=site).ready()
+    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=strangers).ready()
 
 
 def pids(gateway: GatewayProcess, server: RedisServer, digest: str | None = None) -> set[str]:
