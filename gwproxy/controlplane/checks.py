@@ -97,12 +97,13 @@ def check_destinations(routes: Mapping[int, Route], upstreams: Collection[str], 
             report.refuse(path, shown(route.upstream), f"a URL such as http://10.0.0.5:8000, or the name of a defined upstream{hint}")
 
 
-def check_routes(routes: Mapping[int, Route], keys: Mapping[int, Hashable], report: Report) -> None:
+def check_routes(routes: Mapping[int, Route], keys: Mapping[int, Hashable], ids: Mapping[int, str], report: Report) -> None:
     """Check what routes must not share: an id, or both a match and a priority.
 
     :param keys: what :func:`check_route` returned of each.
+    :param ids: of the routes, and of those that are refused anyway.
     """
-    _distinct({index: route.id for index, route in routes.items()}, lambda i: ("routes", i, "id"), "id", report)
+    _distinct(ids, lambda i: ("routes", i, "id"), "id", report)
     seen: dict[Hashable, int] = {}
     for index, route in routes.items():
         first = seen.setdefault((keys[index], route.priority), index) if keys[index] is not None else index

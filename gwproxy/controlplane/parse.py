@@ -234,7 +234,11 @@ class _Parser:
             if built is not None:
                 made[index], keys[index] = built.route, built.key
                 self.keep(index, built.entries)
-        checks.check_routes(made, keys, self.report)
+        # Of all routes, refused ones too: all problems are told at once.
+        ids = {
+            i: part.value["id"] for i, part in enumerate(parts) if isinstance(part.value, dict) and isinstance(part.value.get("id"), str)
+        }
+        checks.check_routes(made, keys, ids, self.report)
         return made
 
     def route(self, part: Part, index: int, checker: EntryChecker) -> _Built | None:

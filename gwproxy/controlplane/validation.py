@@ -35,6 +35,9 @@ def validate(model: type[M], part: Part, report: Report) -> M | None:
             refused = error
     found = [finding for finding in wording.findings(refused, part, (model,)) if not _undecided(finding, part)]
     report.extend(found)
+    if twice := [finding.path for finding in found if finding.key and finding.found.endswith(wording.GIVEN_TWICE)]:
+        # Nothing else of such an object was looked at; all problems are told at once.
+        validate(model, _changed(part, twice, without), report)
     return None if found else _with_defaults(model, part, refused)
 
 

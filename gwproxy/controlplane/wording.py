@@ -58,6 +58,9 @@ _TEXTS = {
 _OWN_WORDS = {"value_error", "assertion_error"}
 _QUOTED = re.compile(r"'([^']*)'")
 
+#: The end of what is found where a key has two spellings in one object.
+GIVEN_TWICE = "which is given twice"
+
 
 def findings(error: ValidationError, part: Part, hints: Hints) -> list[Finding]:
     """Return what ``error`` says about ``part``, a finding for each place.
@@ -199,7 +202,7 @@ def _given_twice(value: Any, hints: Hints, path: Path) -> list[Finding]:
     names = [name for model in models(hints) for name in model.model_fields]
     forms = [[key for key in value if same_key(key, name)] for name in names]
     return [
-        Finding((*path, keys[1]), f"the key {keys[1]!r}, which is given twice", f"one of {keys[0]!r} and {keys[1]!r}", key=True)
+        Finding((*path, keys[1]), f"the key {keys[1]!r}, {GIVEN_TWICE}", f"one of {keys[0]!r} and {keys[1]!r}", key=True)
         for keys in forms
         if len(keys) > 1
     ]

@@ -40,6 +40,11 @@ def test_G04_ids_are_unique(only: Only) -> None:
     )
 
 
+def test_G04_an_id_is_taken_by_a_route_that_is_refused_too(refused: Refused) -> None:
+    found = refused(document(route(id="x", methods=["get"]), route(id="x", path="/b")))
+    assert [problem.path for problem in found] == ["routes[0].methods[0]", "routes[1].id"]
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

@@ -88,6 +88,12 @@ def test_both_forms_of_one_key_are_given_twice(only: Only) -> None:
     assert problem.found == "the key 'window_seconds', which is given twice"
 
 
+def test_a_key_that_is_given_twice_hides_no_other_problem(refused: Refused) -> None:
+    config = "{windowSeconds: 1, window_seconds: x, limt: 3, limit: 0}"
+    found = refused(f"[{{path: /a, upstream: 'http://a', plugins: [{{name: limit, config: {config}}}]}}]")
+    assert [problem.path.rpartition(".")[2] for problem in found] == ["window_seconds", "limt", "limit"]
+
+
 def test_G26_a_plugins_own_check_refuses_without_the_secret(only: Only) -> None:
     problem = only(document(route(plugins=[{"name": "login", "config": {"secret": "hunter2"}}])))
     assert problem.path == "routes[0].plugins[0].config.secret"
