@@ -1,4 +1,4 @@
-"""Who may call: cors and jwt_auth, each key of theirs, through running workers (rows C01 to C10, J23, J24)."""
+"""Who is calling: jwt_auth, each key of it, with keys of every family and published ones, through running workers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from tests.e2e.signers import PUBLIC_ALGORITHMS, IdentityProvider, jwk, pem, pri
 
 pytestmark = pytest.mark.e2e
 
-PAGE = "https://app.example.com"
-GLOBAL_PAGE = "https://everywhere.example.com"
 SHARED = "the-shared-secret-of-the-environment-0123456789"
 OTHER = "another-secret-that-is-long-enough-for-hs512-tokens-0123456789-0123456789"
 
@@ -53,25 +51,6 @@ def providers() -> Iterator[dict[str, IdentityProvider]]:
         provider.off()
 
 
-def cors_routes(echo: str) -> list[dict[str, Any]]:
-    listed = {
-        "origins": [PAGE, "https://*.example.org"],
-        "methods": ["GET", "PATCH"],
-        "headers": ["X-Custom"],
-        "exposeHeaders": ["X-Total"],
-        "allow_credentials": True,
-        "maxAge": 600,
-    }
-    return [
-        {"path": "/cors/default", "plugins": [{"name": "cors"}]},
-        {"path": "/cors/listed", "methods": ["GET", "PATCH"], "plugins": [{"name": "cors", "config": listed}]},
-        {"path": "/cors/private", "plugins": [{"name": "cors", "config": listed}, {"name": "jwt_auth"}]},
-        {"path": "/cors/down", "upstream": f"http://127.0.0.1:{free_port()}", "plugins": [{"name": "cors", "config": listed}]},
-        {"path": "/cors/slow", "timeout": {"head": 0.2}, "plugins": [{"name": "cors", "config": listed}]},
-        {"path": "/cors/none", "plugins": [{"name": "cors", "enabled": False}]},
-    ]
-
-
 def jwt_routes(providers: dict[str, IdentityProvider]) -> list[dict[str, Any]]:
     checked = {
         "secret": OTHER,
@@ -99,138 +78,18 @@ def jwt_routes(providers: dict[str, IdentityProvider]) -> list[dict[str, Any]]:
 def gateway(
     start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, echo: str, providers: dict[str, IdentityProvider]
 ) -> GatewayProcess:
-    routes = [{"id": str(number), "upstream": echo, **route} for number, route in enumerate([*cors_routes(echo), *jwt_routes(providers)])]
     document = {
-        "plugins": [{"name": "cors", "config": {"origins": [GLOBAL_PAGE]}}],
         "consumers": [{"id": "acme", "groups": ["gold", "eu"], "match": {"user_id": "acme-service"}}],
-        "routes": routes,
+        "routes": [{"upstream": echo, **route} for route in [{"path": "/open"}, *jwt_routes(providers)]],
     }
     publish(redis_server, document)
     secrets = {"JWT_SECRET": SHARED, "GW_OTHER": OTHER}
     return start_gateway(GWPROXY_REDIS_URL=redis_server.url, GWPROXY_LOG_LEVEL="debug", **secrets).ready()
 
 
-def granted(answer: requests.Response) -> dict[str, str]:
-    """Return what a response grants, without the common beginning of the names."""
-    begin = "Access-Control-"
-    return {name.removeprefix(begin): value for name, value in answer.headers.items() if name.startswith(begin)}
-
-
 def told(answer: requests.Response) -> tuple[int, str, str | None]:
     """Return a refusal's status, text and challenges."""
     return answer.status_code, answer.json().get("error", ""), answer.headers.get("WWW-Authenticate")
-
-
-def preflight(gateway: GatewayProcess, path: str, origin: str, method: str = "GET", headers: str = "") -> requests.Response:
-    asked = {"Origin": origin, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
-    return gateway.request("OPTIONS", path, headers={name: value for name, value in asked.items() if value})
-
-
-# ---- cors
-
-
-def test_cors_by_default_grants_every_origin_and_no_credentials(gateway: GatewayProcess) -> None:
-    answer = gateway.get("/cors/default", headers={"Origin": "https://whoever.example"})
-    assert granted(answer) == {"Allow-Origin": "*"}
-    assert "Vary" not in answer.headers
-
-
-def test_cors_answers_preflights_itself(gateway: GatewayProcess) -> None:
-    answer = preflight(gateway, "/cors/default", "https://whoever.example", "DELETE", "authorization")
-    assert (answer.status_code, answer.content) == (204, b"")
-    assert granted(answer) == {
-        "Allow-Origin": "*",
-        "Allow-Methods": "GET, POST, PUT, DELETE",
-        "Allow-Headers": "Content-Type, Authorization",
-    }
-
-
-def test_cors_with_every_key_set(gateway: GatewayProcess) -> None:
-    answer = gateway.get("/cors/listed", headers={"Origin": PAGE})
-    assert answer.json()["target"] == "/cors/listed"
-    assert granted(answer) == {"Allow-Origin": PAGE, "Allow-Credentials": "true", "Expose-Headers": "X-Total"}
-    answer = preflight(gateway, "/cors/listed", "https://a.b.example.org", "PATCH", "x-custom")
-    assert answer.status_code == 204
-    assert granted(answer) == {
-        "Allow-Origin": "https://a.b.example.org",
-        "Allow-Credentials": "true",
-        "Allow-Methods": "GET, PATCH",
-        "Allow-Headers": "X-Custom",
-        "Max-Age": "600",
-    }
-
-
-@pytest.mark.parametrize(
-    "origin",
-    [
-        *(
-            "null",
-            "http://app.example.com",
-            "https://app.example.com:8443",
-            "https://app.example.com.evil.io",
-            "https://evil-app.example.com",
-        ),
-        *("https://appXexample.com", "https://example.org", "https://evilexample.org", "HTTPS://APP.EXAMPLE.COM"),
-    ],
-)
-def test_C01_C02_another_origin_gets_the_answer_and_no_grant(gateway: GatewayProcess, origin: str) -> None:
-    answer = gateway.get("/cors/listed", headers={"Origin": origin})
-    assert (answer.status_code, granted(answer), answer.headers["Vary"]) == (200, {}, "Origin")
-    answer = preflight(gateway, "/cors/listed", origin)
-    assert (answer.status_code, granted(answer), answer.content) == (204, {}, b"")
-
-
-def test_C04_every_answer_varies_by_origin_and_keeps_what_the_upstream_varies_by(gateway: GatewayProcess) -> None:
-    assert gateway.get("/cors/listed").headers["Vary"] == "Origin"
-    assert gateway.get("/cors/listed?header=Vary:Accept", headers={"Origin": PAGE}).headers["Vary"] == "Accept, Origin"
-
-
-def test_C05_the_upstreams_cors_headers_are_replaced(gateway: GatewayProcess) -> None:
-    said = (
-        "?header=Access-Control-Allow-Origin:https://old.example&header=Access-Control-Allow-Methods:TRACE&header=Access-Control-Max-Age:9"
-    )
-    assert granted(gateway.get(f"/cors/default{said}", headers={"Origin": PAGE})) == {"Allow-Origin": "*"}
-    assert granted(gateway.get(f"/cors/listed{said}", headers={"Origin": "https://evil.example"})) == {}
-    untouched = {"Allow-Origin": "https://old.example", "Allow-Methods": "TRACE", "Max-Age": "9"}
-    assert granted(gateway.get(f"/cors/none{said}", headers={"Origin": PAGE})) == untouched
-
-
-@pytest.mark.parametrize(("path", "status"), [("/cors/private", 401), ("/cors/down", 502), ("/cors/slow?wait=0.6", 504)])
-def test_C06_refusals_carry_the_grant(gateway: GatewayProcess, path: str, status: int) -> None:
-    answer = gateway.get(path, headers={"Origin": PAGE})
-    assert (answer.status_code, granted(answer)["Allow-Origin"], answer.headers["Vary"]) == (status, PAGE, "Origin")
-
-
-def test_a_global_cors_grants_where_no_route_matches_and_on_routes_without_their_own(gateway: GatewayProcess) -> None:
-    for path, status in (("/nowhere", 404), ("/jwt/default", 401)):
-        answer = gateway.get(path, headers={"Origin": GLOBAL_PAGE})
-        assert (answer.status_code, granted(answer)) == (status, {"Allow-Origin": GLOBAL_PAGE})
-    assert granted(gateway.get("/cors/listed", headers={"Origin": GLOBAL_PAGE})) == {}
-    assert granted(gateway.get("/cors/none", headers={"Origin": GLOBAL_PAGE})) == {}
-
-
-def test_C07_C08_preflights_need_no_token_and_other_options_do(gateway: GatewayProcess) -> None:
-    assert preflight(gateway, "/cors/private", PAGE).status_code == 204
-    assert gateway.request("OPTIONS", "/cors/private", headers={"Origin": PAGE}).status_code == 401
-    assert gateway.request("OPTIONS", "/cors/default", headers={"Origin": PAGE}).json()["method"] == "OPTIONS"
-    for method, headers in (("POST", ""), ("GET", "X-Secret"), ("get", "")):
-        answer = preflight(gateway, "/cors/private", PAGE, method, headers)
-        assert (answer.status_code, granted(answer)) == (204, {})
-
-
-def test_C09_C10_two_origins_are_400_and_private_networks_are_never_granted(gateway: GatewayProcess) -> None:
-    for fields in ((f"Origin: {PAGE}", "Origin: https://a.example"), (f"Origin: {PAGE}, https://a.example",)):
-        with RawClient(gateway.port) as client:
-            answer = client.ask("/cors/listed", *fields)
-        assert (answer.status, answer.json()) == (400, {"error": "Bad Request"})
-        assert answer.get("Access-Control-Allow-Origin") is None
-    with RawClient(gateway.port) as client:
-        asked = (f"Origin: {PAGE}", "Access-Control-Request-Method: GET", "Access-Control-Request-Private-Network: true")
-        answer = client.ask("/cors/listed", *asked, method="OPTIONS")
-    assert (answer.status, answer.get("Access-Control-Allow-Private-Network")) == (204, None)
-
-
-# ---- jwt_auth
 
 
 def test_a_token_says_who_calls_and_is_forwarded(gateway: GatewayProcess) -> None:
@@ -239,7 +98,7 @@ def test_a_token_says_who_calls_and_is_forwarded(gateway: GatewayProcess) -> Non
     seen = dict(gateway.get("/jwt/default", headers={**bearer(text), **lies}).json()["headers"])
     assert (seen["X-User-Id"], seen["X-Consumer"], seen["X-Consumer-Groups"]) == ("acme-service", "acme", "gold,eu")
     assert seen["Authorization"] == f"Bearer {text}"
-    seen = dict(gateway.get("/cors/default", headers=lies).json()["headers"])
+    seen = dict(gateway.get("/open", headers=lies).json()["headers"])
     assert not lies.keys() & seen.keys()
 
 
@@ -412,13 +271,11 @@ def test_a_provider_that_is_away_at_start_is_503_until_it_comes(gateway: Gateway
     )
 
 
-# ---- both
+# ---- its configuration, and what no log may hold
 
 
 def test_what_cannot_be_safe_is_refused_as_configuration(tmp_path: Path) -> None:
     entries: list[Entry] = [
-        ("cors", {"origins": ["*"], "allow_credentials": True}, "no '*' in origins together with allow_credentials"),
-        ("cors", {"max_age": 1, "maxAge": 1}, "one of 'max_age' and 'maxAge'"),
         ("jwt_auth", {}, "a key: secret, public_key or jwks_url"),
         ("jwt_auth", {"secret": "short"}, "at least 32 bytes"),
         ("jwt_auth", {"secret": pem("RS256")}, "no public key"),
