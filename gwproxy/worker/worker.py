@@ -37,6 +37,19 @@ SETTLE_SECONDS = 10.0
 FAREWELL_SECONDS = 5.0
 
 
+def check_store(settings: Settings) -> None:
+    """Refuse a store that no worker could open, without asking for it: it may be away for now.
+
+    :raises CommandFailed: its URL makes no sense, or does not go with the prefix.
+    """
+    if settings.redis_url is None:
+        return
+    from gwproxy.store.connection import check_prefix, connect  # here: it imports ssl, and the patch was checked just now
+
+    check_prefix(settings.redis_url, settings.prefix)
+    connect(settings.redis_url).close()
+
+
 class GatewayWorker(GeventWorker):  # type: ignore[misc]
     """Gunicorn's gevent worker with a connection loop of its own.
 
@@ -62,7 +75,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         if not monkey.is_module_patched("socket"):
             raise RuntimeError("the gunicorn configuration must begin with: from gevent import monkey; monkey.patch_all()")
         try:
-            Settings.from_environment({**os.environ, **cfg.env})
+            check_store(Settings.from_environment({**os.environ, **cfg.env}))
             if cfg.is_ssl:
                 ssl_context(cfg)
         except CommandFailed as error:

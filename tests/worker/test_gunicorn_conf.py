@@ -74,11 +74,13 @@ def test_nothing_imports_ssl_users_before_the_patch():
         ([], {"GWPROXY_HEADER_TIMEOUT": "soon"}, "GWPROXY_HEADER_TIMEOUT is 'soon'"),
         ([], {"GWPROXY_PROXY_PROTOCOL": "v2"}, "GWPROXY_PROXY_PROTOCOL=v2 needs GWPROXY_PROXY_FROM"),
         (["--env", "GWPROXY_BODY_RATE=x"], {}, "GWPROXY_BODY_RATE is 'x'"),
+        ([], {"GWPROXY_REDIS_URL": "http://user:hidden@localhost"}, "the Redis URL http://***@localhost must start with one of redis://"),
+        ([], {"GWPROXY_REDIS_URL": "redis+cluster://localhost"}, "a Redis cluster needs a prefix with a hash tag"),
         (["--preload"], {}, "does not run with preload_app"),
         (["--certfile", __file__, "--keyfile", __file__], {}, "certfile, keyfile or ca_certs"),
     ],
 )
-def test_R45_bad_settings_end_the_start_in_one_line(arguments, env, said):
+def test_R33_R45_V10_bad_settings_end_the_start_in_one_line(arguments, env, said):
     ended = run(*arguments, **env)
     assert ended.returncode == 1
     errors = [line for line in ended.stderr.splitlines() if line.startswith("Error: ")]
