@@ -195,7 +195,7 @@ class Tunnelling(Sending):
             self._sent, self._completed = tunnel.bytes_out, tunnel.completed
             ctx.request.body.received = tunnel.bytes_in  # an upgrade has no body: it is what followed instead
         if tunnel.reason:
-            log.info("tunnel_ended request=%s reason=%s", ctx.request_id, tunnel.reason)
+            log.debug("tunnel_ended request=%s reason=%s", ctx.request_id, tunnel.reason)
         yield from ()
 
 
