@@ -92,7 +92,7 @@ class PluginRef(Model):
 
     name: Text
     """The plugin's entry point name."""
-    config: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict, repr=False)  # as written, secrets too: a plugin may log its route
     """Validated by the plugin's own model."""
     enabled: bool = True
     """False on a route removes a global entry of the same name."""

@@ -77,7 +77,11 @@ class RoundTrips:
                 if call in self._waiting:
                     self._under_way += 1
                     return self._next_batch(call)
-            call.gate.acquire(timeout=max(call.deadline - time.monotonic(), 0.0))
+            if not call.gate.acquire(timeout=max(call.deadline - time.monotonic(), 0.0)):
+                with self._lock:
+                    call.gone = call.batch is None
+                    if call in self._waiting:
+                        self._waiting.remove(call)
         except BaseException:
             self._leave(call)
             raise
@@ -96,7 +100,8 @@ class RoundTrips:
             if call in self._waiting:
                 self._waiting.remove(call)
             if call.batch:
-                self._waiting[:0] = [other for other in call.batch if other is not call]
+                # Who has given up in the meantime must not be made to lead: the trip would be under way for ever.
+                self._waiting[:0] = [other for other in call.batch if other is not call and not other.gone]
                 self._hand_over()
 
     def _lead(self, batch: list[_Call], deadline: float) -> None:
@@ -151,7 +156,7 @@ _NO_REPLY = object()
 class _Call:
     """One command on its way: waiting, in somebody's batch, leading one, or ended."""
 
-    __slots__ = ("batch", "command", "deadline", "failure", "gate", "reply")
+    __slots__ = ("batch", "command", "deadline", "failure", "gate", "gone", "reply")
 
     def __init__(self, command: tuple[Any, ...], deadline: float) -> None:
         self.command = command
@@ -159,6 +164,7 @@ class _Call:
         self.batch: list[_Call] | None = None
         self.reply: Any = _NO_REPLY
         self.failure = ""
+        self.gone = False  # its caller did not wait for it any longer
         self.gate = threading.Lock()
         self.gate.acquire()
 

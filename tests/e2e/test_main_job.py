@@ -37,7 +37,7 @@ def test_a_request_goes_through_and_comes_back(gateway: GatewayProcess) -> None:
     assert dict(seen["headers"])["X-Forwarded-For"] == "127.0.0.1"
 
 
-def test_a_bare_set_is_live_on_every_worker(gateway: GatewayProcess, redis_server: RedisServer, echo: str) -> None:
+def test_G29_a_bare_set_is_live_on_every_worker(gateway: GatewayProcess, redis_server: RedisServer, echo: str) -> None:
     text = publish(
         redis_server,
         [

@@ -33,7 +33,7 @@ def test_what_is_end_to_end_is_kept_in_order_and_as_spelled() -> None:
     assert _kept(*fields) == fields
 
 
-def test_H03_H04_hop_by_hop_fields_are_removed() -> None:
+def test_H03_H04_P22_hop_by_hop_fields_are_removed() -> None:
     names = "Connection Keep-Alive Proxy-Connection Proxy-Authorization Proxy-Authenticate TE Trailer Transfer-Encoding Upgrade"
     names += " HTTP2-Settings Expect Proxy Host Content-Length"
     assert _kept(*((name.upper(), "x") for name in names.split()), ("A", "1")) == [("A", "1")]
@@ -148,7 +148,7 @@ def test_two_trace_parents_and_a_state_alone_are_dropped() -> None:
     assert _kept(("tracestate", "a=b")) == []
 
 
-def test_H03_a_response_keeps_what_is_end_to_end() -> None:
+def test_H03_H18_a_response_keeps_what_is_end_to_end() -> None:
     fields = [("Set-Cookie", "a"), ("set-cookie", "b"), ("Content-Length", "3"), ("X-Consumer", "x"), ("Date", "now"), ("Server", "s")]
     hops = "Transfer-Encoding Connection Keep-Alive Proxy-Connection Trailer TE Upgrade Proxy-Authenticate"
     assert strip_response([*((name, "x") for name in hops.split()), *fields]).items() == fields

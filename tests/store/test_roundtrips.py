@@ -204,6 +204,16 @@ def test_Q06_a_leader_that_is_killed_takes_nobody_along_for_long(trips, client):
     assert trips.execute("ECHO", "second") == b"second"
 
 
+def test_Q06_one_who_gave_up_is_not_made_to_lead_what_a_killed_one_leaves(trips):
+    first, second = (roundtrips._Call(("PING",), time.monotonic()) for _ in range(2))
+    trips._under_way = 1
+    first.batch = [first, second]  # was handed the lead; the other goes with it, and its time is over
+    assert trips._wait(second) is None
+    trips._leave(first)
+    assert (trips._under_way, trips._waiting, second.batch) == (0, [], None)
+    assert trips.execute("PING") == b"PONG"
+
+
 def test_Q06_one_who_is_killed_while_it_waits_passes_on_what_it_was_to_lead(trips):
     first, second = roundtrips._Call(("ECHO", "1"), time.monotonic() + 5), roundtrips._Call(("ECHO", "2"), time.monotonic() + 5)
     trips._under_way = 1
