@@ -63,7 +63,7 @@ class WorkerGateway:
 def _guarded(function: Callable[..., object], *args: Any) -> None:
     try:
         function(*args)
-    except Exception:
+    except (Exception, SystemExit):  # gevent would end the worker with the exit of a greenlet
         log.exception("background_failed function=%s", getattr(function, "__qualname__", function))
 
 

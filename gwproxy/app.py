@@ -166,7 +166,7 @@ class Sending:
         for finisher in ctx.finishers:
             try:
                 finisher(outcome)
-            except Exception:
+            except (Exception, SystemExit):
                 log.exception("on_finish_failed request=%s", ctx.request_id)
 
 

@@ -117,13 +117,14 @@ class Registry:
     def __iter__(self) -> Iterator[Registered]:
         return iter(self._registered.values())
 
-    def notify(self, event: str, **arguments: object) -> list[tuple[str, Exception]]:
+    def notify(self, event: str, **arguments: object) -> list[tuple[str, BaseException]]:
         """Call a lifecycle hook of every plugin that has it; return the plugins that raised, with what they raised."""
-        failures: list[tuple[str, Exception]] = []
+        failures: list[tuple[str, BaseException]] = []
         for implementation in getattr(self._manager.hook, event).get_hookimpls():
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception as error:  # a lifecycle hook of one plugin must not stop the others, nor the worker
+            # A lifecycle hook of one plugin must stop neither the others nor the worker; an exit at boot would end the master too.
+            except (Exception, SystemExit) as error:
                 failures.append((implementation.plugin_name, error))
         return failures
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from gwproxy import Context, Plugin, PluginConfig, Request, hookimpl
@@ -54,6 +56,18 @@ def test_lifecycle_hooks_get_what_they_name_and_failures_are_returned_by_name() 
     failures = Registry.of(plugin, Failing()).notify("configuration_applied", revision=7, digest="d")
     assert plugin.seen == [7]
     assert [(name, str(error)) for name, error in failures] == [("failing", "d")]
+
+
+def test_R33_a_plugin_that_exits_ends_neither_the_worker_nor_its_master() -> None:
+    class Exiting(Plugin):
+        name = "exiting"
+
+        @hookimpl
+        def worker_started(self) -> None:
+            sys.exit(3)  # with which gunicorn's master would give up
+
+    failures = Registry.of(Exiting()).notify("worker_started", gateway=None)
+    assert [(name, type(error)) for name, error in failures] == [("exiting", SystemExit)]
 
 
 MISFITS = {
