@@ -100,9 +100,10 @@ def test_Q03_what_redis_does_while_it_is_away(gateway: GatewayProcess, redis_ser
             client.ask("/allow")
         assert time.monotonic() - began < 1  # a store that is away costs nothing
         assert client.ask("/.well-known/gwproxy/ready").status == 200
+        until(lambda: gateway.output().count("source_away") >= gateway.workers, "every worker to say that Redis is away")
         redis_server.start()
         until(lambda: client.ask("/deny").status == 200, "the store to be used again")
-        assert gateway.output().count("source_away") == gateway.workers  # once for each worker, not once a poll
+        assert gateway.output().count("source_away") == gateway.workers  # once each, not once a poll
 
 
 @pytest.mark.usefixtures("restored")
