@@ -158,7 +158,7 @@ class JwtAuth(Plugin):
             ctx.challenge('Bearer error="invalid_token"')
             ctx.abort(401, {"error": "Invalid token"})
         except NoKeysError:
-            ctx.abort(503, {"error": "Service Unavailable"})
+            ctx.abort(503, {"error": "Service Unavailable"}, [("Retry-After", "1")])
         ctx.state["claims"] = claims
         ctx.authenticate(claims["sub"])
 

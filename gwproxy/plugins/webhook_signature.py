@@ -138,7 +138,7 @@ class WebhookSignature(Plugin):
             ctx.challenge('Webhook error="invalid_signature"')
             ctx.abort(401, {"error": "Invalid token"})
         except StoreUnavailable:
-            ctx.abort(503, {"error": "Service Unavailable"})
+            ctx.abort(503, {"error": "Service Unavailable"}, [("Retry-After", "1")])
         ctx.authenticate(config.user_id)
 
     @hookimpl

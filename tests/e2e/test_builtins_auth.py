@@ -263,7 +263,7 @@ def test_J23_keys_stay_good_while_the_provider_is_away(gateway: GatewayProcess, 
 
 def test_a_provider_that_is_away_at_start_is_503_until_it_comes(gateway: GatewayProcess, providers: dict[str, IdentityProvider]) -> None:
     answer = gateway.get("/jwt/late", headers=published("first"))
-    assert (answer.status_code, answer.json()) == (503, {"error": "Service Unavailable"})
+    assert (answer.status_code, answer.json(), answer.headers["Retry-After"]) == (503, {"error": "Service Unavailable"}, "1")
     assert told(gateway.get("/jwt/late"))[:2] == (401, "Authentication required")
     providers["late"].on()
     until(

@@ -324,7 +324,7 @@ def test_logs_follows(gateway: GatewayProcess, redis_server: RedisServer, ident:
                 followed = json.loads(process.stdout.readline())
                 assert (followed["request_id"], followed["status"]) == (f"{ident}-{number}", 404)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT, which a shell's background job has ignored from its start
 
 
 # ---- its configuration, and what it must not hold

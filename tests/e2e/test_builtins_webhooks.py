@@ -76,8 +76,20 @@ def token() -> dict[str, str]:
     return {"Authorization": "Bearer " + signers.token("HS256", SHARED.encode(), {"sub": "alice", "exp": time.time() + 300})}
 
 
-def deliver(gateway: GatewayProcess, name: str, headers: dict[str, str], body: bytes = BODY) -> requests.Response:
+def attempt(gateway: GatewayProcess, name: str, headers: dict[str, str], body: bytes = BODY) -> requests.Response:
     return gateway.request("POST", f"/hook/{name}", data=body, headers=headers)
+
+
+def deliver(gateway: GatewayProcess, name: str, headers: dict[str, str], body: bytes = BODY) -> requests.Response:
+    """Deliver; on a machine so busy that the store has no time for it (503), again."""
+    answers: list[requests.Response] = []
+
+    def judged() -> bool:
+        answers.append(attempt(gateway, name, headers, body))
+        return answers[-1].status_code != 503
+
+    until(judged, "the store to have time")
+    return answers[-1]
 
 
 def fresh(name: str) -> bytes:
@@ -201,10 +213,10 @@ def test_W11_without_the_store_nothing_passes_unseen(gateway: GatewayProcess, re
     body = fresh("away")
     redis_server.process.signal(signal.SIGSTOP)
     try:
-        answer = deliver(gateway, "github", WEBHOOKS["github"](body), body)
-        assert (answer.status_code, answer.json()) == (503, {"error": "Service Unavailable"})
-        assert deliver(gateway, "again", signers.stripe(NEW, body), body).status_code == 200
-        assert deliver(gateway, "github", WEBHOOKS["github"](b"other"), body).status_code == 401
+        answer = attempt(gateway, "github", WEBHOOKS["github"](body), body)
+        assert (answer.status_code, answer.json(), answer.headers["Retry-After"]) == (503, {"error": "Service Unavailable"}, "1")
+        assert attempt(gateway, "again", signers.stripe(NEW, body), body).status_code == 200
+        assert attempt(gateway, "github", WEBHOOKS["github"](b"other"), body).status_code == 401
         assert gateway.get("/either", headers=token()).status_code == 200
     finally:
         redis_server.process.signal(signal.SIGCONT)
