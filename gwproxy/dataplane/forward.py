@@ -46,8 +46,8 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
         ctx.request.body.read_all(KEPT)
     tried: list[LiveTarget] = []
     for attempt in range(1, retries.attempts + 1):
-        if live.breaker is not None:
-            live.breaker.check()
+        if attempt == 1 and live.breaker is not None:
+            live.breaker.check()  # once a request: a try that opens it must not hide its own failure
         target = live.pick(ctx, tried)
         tried.append(target)
         if live.single is None:

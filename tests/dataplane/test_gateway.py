@@ -339,6 +339,14 @@ def test_an_open_breaker_answers_503_without_asking(gate: Gate, service: Service
     assert len(service.seen) == 2
 
 
+def test_the_request_that_opens_the_breaker_is_told_what_failed(gate: Gate) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        upstream = {"targets": [{"url": f"http://127.0.0.1:{taken.getsockname()[1]}"}], "breaker": {"failures": 1}}
+        gate.serve({"routes": [{"path": "/", "upstream": "users"}], "upstreams": {"users": upstream}})
+        assert [gate.client.get("/").status_code for _ in range(2)] == [502, 503]
+
+
 def test_on_finish_is_told_how_it_went(gate: Gate, probe: Probe, service: Service) -> None:
     gate.serve([{"path": "/", "upstream": service.url, "plugins": [{"name": "probe"}]}])
     answer = gate.client.post("/", data=b"12345")
