@@ -65,16 +65,18 @@ class AccessLog(Plugin):
     @hookimpl
     def response(self, ctx: Context, config: AccessLogConfig) -> None:
         """Register what writes the entry; keep the response's body if it is to be logged."""
-        body = _response_body(ctx, config) if config.log_body else None
-        ctx.on_finish(partial(self._write, ctx, config, body))
+        kept: list[Kept] = []
+        ctx.on_finish(partial(self._write, ctx, config, kept))  # before the body is read: that may fail, which is to be logged too
+        if config.log_body:
+            kept.append(_response_body(ctx, config))
 
     @hookimpl
     def worker_stopping(self) -> None:
         """Write what waits."""
         self.sinks.flush()
 
-    def _write(self, ctx: Context, config: AccessLogConfig, body: Kept, outcome: Outcome) -> None:
-        self.sinks.write(config, encode(entry_of(ctx, config, body, outcome)))
+    def _write(self, ctx: Context, config: AccessLogConfig, kept: list[Kept], outcome: Outcome) -> None:
+        self.sinks.write(config, encode(entry_of(ctx, config, kept[0] if kept else None, outcome)))
 
 
 def entry_of(ctx: Context, config: AccessLogConfig, response_body: Kept, outcome: Outcome) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote
 import orjson
 from pydantic import Field, field_validator
 
-from gwproxy import Context, Gateway, Headers, Outcome, Plugin, Size, hookimpl
+from gwproxy import Context, Gateway, Headers, Outcome, Plugin, Response, Size, hookimpl
 from gwproxy.plugins.pii import DETECTORS, Detector, Findings, Scanner, compile_pattern, mask
 from gwproxy.plugins.redaction import Form, encode, form_of, timestamp
 from gwproxy.plugins.sinks import SinkConfig, Sinks
@@ -95,16 +95,19 @@ class PiiLog(Plugin):
     @hookimpl
     def response(self, ctx: Context, config: PiiLogConfig) -> None:
         """Keep the response's body if it is to be looked at; that is done when the client has its answer."""
-        body = _response_body(ctx, config) if "response" in config.where else (b"", Headers())
-        ctx.on_finish(partial(self._write, ctx, config, body))
+        kept: list[Body] = [(b"", Headers())]
+        ctx.on_finish(partial(self._write, ctx, config, kept))  # before the body is read: that may fail, when some of it was seen
+        if "response" in config.where and ctx.response is not None:
+            kept[0] = None, ctx.response.headers
+            kept[0] = _response_body(ctx.response, config)
 
     @hookimpl
     def worker_stopping(self) -> None:
         """Write what waits."""
         self.sinks.flush()
 
-    def _write(self, ctx: Context, config: PiiLogConfig, body: Body, outcome: Outcome) -> None:
-        entry = entry_of(ctx, config, body, outcome)
+    def _write(self, ctx: Context, config: PiiLogConfig, kept: list[Body], outcome: Outcome) -> None:
+        entry = entry_of(ctx, config, kept[0], outcome)
         if entry is not None:
             self.sinks.write(config, encode(entry))
 
@@ -195,9 +198,8 @@ def _decoded(data: bytes | None, coding: str, limit: int) -> bytes | None:
     return decoded if decompress.eof and not decompress.unused_data else None
 
 
-def _response_body(ctx: Context, config: PiiLogConfig) -> Body:
-    response = ctx.response
-    if response is None or _form(response.headers) != "json":
+def _response_body(response: Response, config: PiiLogConfig) -> Body:
+    if _form(response.headers) != "json":
         return b"", Headers()
     known = response.body.length
     return None if known is not None and known > config.scan_limit else response.get_data(), response.headers

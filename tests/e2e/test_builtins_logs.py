@@ -149,16 +149,18 @@ def test_a_refused_limit_is_logged(gateway: GatewayProcess, redis_server: RedisS
 def test_what_ended_too_early_is_not_completed(
     gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str
 ) -> None:
-    service.on("/log/cut", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nConnection: close\r\n\r\n12345")
-    with RawClient(gateway.port) as client:
-        assert client.ask("/log/cut", f"X-Request-ID: {ident}-upstream").cut
+    for path in ("/log/cut", "/log/body/cut"):
+        service.on(path, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 100\r\nConnection: close\r\n\r\n12345")
+    for path, name in (("/log/cut", "upstream"), ("/log/body/cut", "read")):  # the second while it is read for the log
+        with RawClient(gateway.port) as client:
+            assert client.ask(path, f"X-Request-ID: {ident}-{name}").cut
     with RawClient(gateway.port) as client:
         client.send(head("/log/default?chunks=3", f"X-Request-ID: {ident}-client"))
         client.until(b"data: 0")
-    for who in ("upstream", "client"):
+    for who in ("upstream", "read", "client"):
         entry = entry_of(redis_server, f"{ident}-{who}")
         assert (entry["status"], entry["completed"]) == (200, False)
-    assert entry_of(redis_server, f"{ident}-upstream")["bytes"] == 5
+    assert [entry_of(redis_server, f"{ident}-{who}")["bytes"] for who in ("upstream", "read")] == [5, 5]
 
 
 def test_secrets_are_masked_in_queries_and_headers(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import requests
 
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.records import entries, entry_of, lines_of
@@ -152,6 +153,16 @@ def test_nothing_personal_makes_no_entry_and_what_was_not_read_is_noted(
     entry_of(redis_server, f"{ident}-open/nothing")  # written after those of pii_log
     assert not entries(redis_server, f"{ident}-open/nothing", "gw:pii_log")
     assert not entries(redis_server, f"{ident}-short", "gw:pii_log")
+
+
+def test_a_response_that_breaks_off_is_on_record(
+    gateway: GatewayProcess, redis_server: RedisServer, service: ScriptedService, ident: str
+) -> None:
+    service.on("/pii/open/cut", json_answer({"email": EMAIL}, "Connection: close")[:-5])
+    with pytest.raises(requests.RequestException):
+        gateway.get(f"/pii/open/cut?email={EMAIL}", headers={"X-Request-ID": ident})
+    entry = entry_of(redis_server, ident, "gw:pii_log")
+    assert (entry["completed"], entry["unread"], entry["fields"][0]["where"]) == (False, ["response"], "query")
 
 
 def test_what_makes_no_log_is_refused_as_configuration(tmp_path: Path) -> None:

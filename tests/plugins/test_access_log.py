@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gwproxy import Consumer, Context, Headers, Outcome, Request, Response, Route, Timeouts
 from gwproxy.context import Shadowed, UpstreamChoice
+from gwproxy.errors import BadGateway
 from gwproxy.http.bodies import RequestBody, ResponseBody
 from gwproxy.plugins.access_log import AccessLog, AccessLogConfig
 from gwproxy.store.log_buffer import LogBuffer
@@ -304,6 +305,20 @@ def test_two_entries_of_a_route_log_by_themselves(plugin, gateway):
     for finish in ctx.finishers:
         finish(Outcome(200, 0, 0, 0.1, completed=True))
     assert [orjson.loads(entry)["query"] for _, entry, _ in gateway.logged] == ["email=x", "email=***"]
+
+
+def broken() -> Iterator[bytes]:
+    yield b'{"email": "a@'
+    raise BadGateway("the body was cut")
+
+
+def test_a_response_that_breaks_off_while_it_is_read_is_logged(plugin, gateway):
+    ctx = request()
+    ctx.response = answer(ResponseBody(chunks=broken(), length=100), Content_Type="application/json")
+    with pytest.raises(BadGateway):
+        plugin.response(ctx, config(log_body=True))
+    entry = finished(gateway, ctx)
+    assert (entry["body_unread"], "response_body" in entry) == (["response"], False)
 
 
 def test_a_worker_that_stops_writes_what_waits(tmp_path):

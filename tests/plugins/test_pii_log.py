@@ -15,6 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from gwproxy import Consumer, Context, Headers, Outcome, Request, Response, Route
+from gwproxy.errors import BadGateway
 from gwproxy.http.bodies import RequestBody, ResponseBody
 from gwproxy.plugins.pii_log import PiiLog, PiiLogConfig
 from gwproxy.store.log_buffer import LogBuffer
@@ -293,6 +294,21 @@ def test_a_response_that_turns_out_too_long_is_streamed_on(plugin, gateway):
     ctx.response = answer(ResponseBody(chunks=iter([b"x" * 1000] * 2000)))
     assert served(plugin, gateway, ctx)["unread"] == ["response"]
     assert len(b"".join(ctx.response.body)) == 2_000_000
+
+
+def broken() -> Iterator[bytes]:
+    yield b'{"email": "a@'
+    raise BadGateway("the body was cut")
+
+
+def test_a_response_that_breaks_off_while_it_is_read_is_noted(plugin, gateway):
+    ctx = request(query="email=a@example.com")
+    ctx.response = answer(ResponseBody(chunks=broken()))
+    with pytest.raises(BadGateway):
+        plugin.response(ctx, config())
+    ctx.finishers[0](Outcome(status=200, bytes_in=0, bytes_out=12, duration=0.01, completed=False))
+    entry = orjson.loads(gateway.logged[-1][1])
+    assert (entry["unread"], fields(entry)) == (["response"], [("query", "email", "email", "a***@e***.com")])
 
 
 def test_a_long_or_chunked_request_is_noted_and_not_refused(plugin, gateway):
