@@ -3,11 +3,12 @@
 This module is the public API, version 1: what a plugin may import, and nothing else. What it offers stays.
 """
 
-from gwproxy.context import Context, Outcome, Request, Response
+from gwproxy.context import Context, Outcome
 from gwproxy.errors import PayloadTooLarge, RequestTimeout, StoreUnavailable
 from gwproxy.hookspecs import PHASES, hookimpl
 from gwproxy.http.addresses import is_forbidden as is_forbidden_address
 from gwproxy.http.headers import Headers
+from gwproxy.messages import Request, Response
 from gwproxy.model import Consumer, Duration, Route, Size, Timeouts
 from gwproxy.plugin import Entry, Plugin, PluginConfig
 from gwproxy.ports import Algorithm, Decision, Gateway, Store

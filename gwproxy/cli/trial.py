@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gwproxy.cli.effective import effective
-from gwproxy.context import Context, Request
+from gwproxy.context import Context
 from gwproxy.controlplane.build import Builder
 from gwproxy.controlplane.parse import GLOBAL, Parsed
 from gwproxy.dataplane.chain import Step
@@ -20,6 +20,7 @@ from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import CommandFailed, HttpError
 from gwproxy.hookspecs import PHASES
+from gwproxy.messages import Request
 from gwproxy.model import PluginRef
 from gwproxy.registry import Registry
 from gwproxy.settings import Network

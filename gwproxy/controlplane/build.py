@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 from gwproxy.controlplane.parse import Parsed
 from gwproxy.dataplane.chain import Step
@@ -19,6 +20,13 @@ SLICE = 100  # routes compiled between two pauses: a few milliseconds
 
 #: An entry of a plugin list that takes part: its name and its steps, one for each phase it hooks.
 Compiled = tuple[str, tuple[Step, ...]]
+
+
+class _Inherited(NamedTuple):
+    """The global entries, and why any of them cannot take part."""
+
+    entries: list[Compiled]
+    missing: list[tuple[str, str]]
 
 
 class Builder:
@@ -45,6 +53,7 @@ class Builder:
         described = tuple((ref, parsed.configs.get((-1, position))) for position, ref in enumerate(document.plugins))
         reusable = self._reusable if described == self._globals else {}
         self._globals = described
+        inherited = _Inherited(global_steps, global_missing)
         routes: list[CompiledRoute] = []
         for index, route in enumerate(document.routes):
             if index % SLICE == SLICE - 1:
@@ -53,13 +62,8 @@ class Builder:
             kept = reusable.get(id(route))
             if kept is not None and kept[0] is route and kept[1].upstream is upstream and kept[1].unavailable is None:
                 routes.append(kept[1])
-                continue
-            own, missing = self._entries(route.plugins, parsed, index=index, route=route.id)
-            replaced = {ref.name for ref in route.plugins}
-            inherited = [entry for entry in global_steps if entry[0] not in replaced]
-            missing += [(name, reason) for name, reason in global_missing if name not in replaced]
-            why = "; ".join(f"plugin {name}: {reason}" for name, reason in missing) or None
-            routes.append(CompiledRoute(route, _chain([*inherited, *own]), upstream, why))
+            else:
+                routes.append(self._compile(route, index, parsed, inherited, upstream))
         self._reusable = {id(compiled.route): (compiled.route, compiled) for compiled in routes}
         return Snapshot(
             revision=revision,
@@ -70,6 +74,15 @@ class Builder:
             consumers=Consumers(document.consumers),
             unmatched=_chain(global_steps),
         )
+
+    def _compile(self, route: Route, index: int, parsed: Parsed, inherited: _Inherited, upstream: LiveUpstream) -> CompiledRoute:
+        """Compile one route: its own entries, after the global ones that it does not replace."""
+        own, missing = self._entries(route.plugins, parsed, index=index, route=route.id)
+        replaced = {ref.name for ref in route.plugins}
+        entries = [entry for entry in inherited.entries if entry[0] not in replaced]
+        missing += [(name, reason) for name, reason in inherited.missing if name not in replaced]
+        why = "; ".join(f"plugin {name}: {reason}" for name, reason in missing) or None
+        return CompiledRoute(route, _chain([*entries, *own]), upstream, why)
 
     def _router(self, routes: Sequence[CompiledRoute]) -> Router[CompiledRoute]:
         building: Iterator[Router[CompiledRoute] | None] = Router.building([(compiled.route, compiled) for compiled in routes])

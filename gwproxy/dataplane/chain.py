@@ -13,8 +13,9 @@ from typing import Any
 
 from gevent import GreenletExit
 
-from gwproxy.context import Context, Response, Shadowed
+from gwproxy.context import Context, Shadowed
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, RequestTimeout, ServiceUnavailable, StoreUnavailable
+from gwproxy.messages import Response
 from gwproxy.plugin import PluginConfig
 from gwproxy.registry import Hook
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gwproxy.context import Context, Response
+from gwproxy.context import Context
 from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
@@ -13,6 +13,7 @@ from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import BadGateway, HttpError
 from gwproxy.http.bodies import ResponseBody
 from gwproxy.http.forwarding import forwarding_fields, strip_response
+from gwproxy.messages import Response
 from gwproxy.model import Retries
 
 KEPT = 64 * 1024  # a body of at most this many bytes is kept, to be sent again

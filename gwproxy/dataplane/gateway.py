@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from gevent import getcurrent
 
-from gwproxy.context import Context, Request, Response, UpstreamChoice
+from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane import chain
 from gwproxy.dataplane.forward import forward
 from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Snapshot
@@ -18,6 +18,7 @@ from gwproxy.dataplane.tunnel import Tunnel, Upgraded
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
 from gwproxy.http.paths import strip
+from gwproxy.messages import Request, Response
 from gwproxy.model import Route
 
 log = logging.getLogger("gwproxy.gateway")

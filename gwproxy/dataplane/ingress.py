@@ -8,13 +8,13 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from urllib.parse import quote
 
-from gwproxy.context import Request
 from gwproxy.errors import BadRequest, HttpError
 from gwproxy.http.bodies import RequestBody
 from gwproxy.http.forwarding import client_address, client_scheme, is_trusted, request_id, strip_request
 from gwproxy.http.headers import Headers
 from gwproxy.http.hosts import parse_host
 from gwproxy.http.paths import canonical, split_target
+from gwproxy.messages import Request
 
 _REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
 # Of a target that was not understood: its query and fragment, and the credentials of its authority.
