@@ -53,11 +53,22 @@ class WorkerGateway:
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run ``function`` in the hub's thread pool and wait for it."""
-        return gevent.get_hub().threadpool.apply(function, args)
+        result, error = gevent.get_hub().threadpool.apply(_outcome, (function, args))
+        if error is not None:
+            raise error
+        return result
 
     def close(self) -> None:
         """Kill what still runs in the background."""
         gevent.killall(self._background, block=False)
+
+
+def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
+    """Return what ``function`` returns, or raises: gevent prints what its threads raise, although the caller gets it."""
+    try:
+        return function(*args), None
+    except BaseException as error:
+        return None, error
 
 
 def _guarded(function: Callable[..., object], *args: Any) -> None:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ import requests
 from tests.e2e import signers
 from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
 from tests.e2e.raw import RawClient
-from tests.e2e.refusals import Entry, check_refused
 from tests.e2e.signers import PUBLIC_ALGORITHMS, IdentityProvider, jwk, pem, private_key, token
+from tests.e2e.witness import install
 
 pytestmark = pytest.mark.e2e
 
@@ -76,15 +75,20 @@ def jwt_routes(providers: dict[str, IdentityProvider]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, echo: str, providers: dict[str, IdentityProvider]
+    start_gateway: Callable[..., GatewayProcess],
+    redis_server: RedisServer,
+    echo: str,
+    providers: dict[str, IdentityProvider],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> GatewayProcess:
     document = {
+        "plugins": [{"name": "stranger_witness"}],
         "consumers": [{"id": "acme", "groups": ["gold", "eu"], "match": {"user_id": "acme-service"}}],
         "routes": [{"upstream": echo, **route} for route in [{"path": "/open"}, *jwt_routes(providers)]],
     }
     publish(redis_server, document)
-    secrets = {"JWT_SECRET": SHARED, "GW_OTHER": OTHER}
-    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, GWPROXY_LOG_LEVEL="debug", **secrets).ready()
+    settings = {"GWPROXY_REDIS_URL": redis_server.url, "GWPROXY_LOG_LEVEL": "debug", "PYTHONPATH": install(tmp_path_factory.mktemp("site"))}
+    return start_gateway(JWT_SECRET=SHARED, GW_OTHER=OTHER, **settings).ready()
 
 
 def told(answer: requests.Response) -> tuple[int, str, str | None]:
@@ -221,6 +225,7 @@ def test_published_keys_are_fetched_once_a_worker_and_found_by_kid(gateway: Gate
     assert gateway.get(path, headers=published(None)).status_code == 200  # one key fits
     assert told(gateway.get(path, headers=published("first", owner="thief"))) == (401, "Invalid token", 'Bearer error="invalid_token"')
     assert [gateway.get(path, headers=published("first")).status_code for _ in range(10)] == [200] * 10
+    until(lambda: providers["steady"].hits["/steady"] >= gateway.workers, "every worker to have the keys")
     assert providers["steady"].hits == {"/steady": gateway.workers}
     assert gateway.get(path, headers=published("curve", "ES256", alg="RS256")).status_code == 401
     header = published("first", owner="thief", jku=providers["steady"].url("/thief"), jwk=jwk("RS256", "thief"))
@@ -232,10 +237,15 @@ def test_a_new_key_is_found_when_a_token_names_it(gateway: GatewayProcess, provi
     provider, path = providers["rotated"], "/jwt/rotated"
     until(lambda: provider.hits["/rotated"] >= gateway.workers, "every worker to have the first keys")
     provider.keys = [jwk("RS256", "successor", kid="second", alg="RS256")]
-    headers = published("second", owner="successor")
-    until(lambda: gateway.get(path, headers=headers).status_code == 200, "a worker to fetch again")
-    # A worker that has not been told of the new key still takes the old one; asked for the new one it learns both.
-    until(lambda: [gateway.get(path, headers=headers).status_code for _ in range(8)] == [200] * 8, "every worker to fetch again")
+    learned: set[str] = set()
+
+    def everywhere() -> bool:
+        answer = gateway.get(path, headers=published("second", owner="successor"))
+        if answer.status_code == 200:
+            learned.add(answer.headers["X-Worker"])
+        return len(learned) == gateway.workers
+
+    until(everywhere, "every worker to be asked for the new key, and to fetch again")
     assert [gateway.get(path, headers=published("first")).status_code for _ in range(8)] == [401] * 8
 
 
@@ -271,33 +281,11 @@ def test_a_provider_that_is_away_at_start_is_503_until_it_comes(gateway: Gateway
     )
 
 
-# ---- its configuration, and what no log may hold
-
-
-def test_what_cannot_be_safe_is_refused_as_configuration(tmp_path: Path) -> None:
-    entries: list[Entry] = [
-        ("jwt_auth", {}, "a key: secret, public_key or jwks_url"),
-        ("jwt_auth", {"secret": "short"}, "at least 32 bytes"),
-        ("jwt_auth", {"secret": pem("RS256")}, "no public key"),
-        ("jwt_auth", {"secret": OTHER, "algorithms": ["none"]}, "'HS256'"),
-        ("jwt_auth", {"secret": OTHER, "algorithms": ["HS256", "RS256"]}, "algorithms of one family"),
-        ("jwt_auth", {"secret": OTHER, "public_key": pem("RS256"), "algorithms": ["RS256"]}, "one kind of key"),
-        ("jwt_auth", {"public_key": pem("RS256")}, "such as [RS256], not HS"),
-        ("jwt_auth", {"public_key": pem("RS256"), "algorithms": ["RS256", "PS256"]}, "algorithms of one family"),
-        ("jwt_auth", {"public_key": pem("ES256"), "algorithms": ["ES384"]}, "a key for ES384"),
-        ("jwt_auth", {"jwks_url": "https://id.example.com/keys"}, "never HS keys"),
-        ("jwt_auth", {"jwks_url": "https://id.example.com/keys", "algorithms": ["RS256", "PS256"]}, "either RS or PS"),
-        ("jwt_auth", {"jwks_url": "http://169.254.169.254/", "algorithms": ["RS256"]}, "no link-local or metadata address"),
-        ("jwt_auth", {"secret": OTHER, "leeway": 61}, "60"),
-    ]
-    said = check_refused(tmp_path, entries)
-    assert not [secret for secret in (OTHER, "short") if secret in said]
-
-
 def test_no_log_holds_a_secret_or_a_credential(gateway: GatewayProcess) -> None:
     texts = [shared(), token("RS256", private_key("RS256", "thief"), good(), kid="first"), shared(exp=1)]
     for number, (path, text) in enumerate(zip(("/jwt/default", "/jwt/steady", "/jwt/default"), texts, strict=True)):
         gateway.get(path, headers={**bearer(text), "X-Request-ID": f"leak-{number}"})
     until(lambda: "jwt_refused request_id=leak-2" in gateway.output(), "the last refusal to be logged")
+    assert "Traceback" not in gateway.output()
     for secret in (SHARED, OTHER, *(part for text in texts for part in text.split(".")[1:])):
         assert secret not in gateway.output()

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +16,6 @@ import requests
 from tests.e2e import signers
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish
 from tests.e2e.records import entries, entry_of
-from tests.e2e.refusals import check_refused
 from tests.e2e.scripted import ScriptedService, Seen
 
 pytestmark = pytest.mark.e2e
@@ -26,33 +24,6 @@ SECRET = "a-secret-of-more-than-32-bytes-for-tests"
 HOOK_SECRET = "the secret of a sender"
 PAGE = "https://app.example.com"
 BODY = b'{"email": "john.doe@example.com"}'
-
-#: The sketch's defaults, and those of the contract's table: the effective configuration when nothing is given.
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "cors": {
-        "origins": ["*"],
-        "methods": ["GET", "POST", "PUT", "DELETE"],
-        "headers": ["Content-Type", "Authorization"],
-        "expose_headers": [],
-        "allow_credentials": False,
-        "max_age": None,
-    },
-    "jwt_auth": {
-        "header_name": "Authorization",
-        "algorithms": ["HS256"],
-        "issuer": None,
-        "audience": None,
-        "public_key": None,
-        "jwks_url": None,
-        "leeway": 0,
-        "required_claims": ["exp", "sub"],
-    },
-    "webhook_signature": {"tolerance": 300, "replay": True},
-    "rate_limit": {"limit": 100, "window_seconds": 60, "algorithm": "fixed_window", "key": "auto", "on_store_error": "local"},
-    "request_transform": {"add_headers": {}, "remove_headers": [], "rewrite_path": None},
-    "pii_log": {"sinks": ["redis"]},
-    "access_log": {"log_body": False, "redact": [], "sinks": ["redis"]},
-}
 
 #: By phase, in the order in which they run, with their priorities.
 ORDER = {
@@ -144,22 +115,6 @@ def test_a_path_that_cannot_be_made_is_no_request(gateway: GatewayProcess, servi
     assert service.requests.empty()
 
 
-def test_what_makes_no_transform_is_refused_as_configuration(tmp_path: Path) -> None:
-    refused: list[tuple[dict[str, Any], str]] = [
-        ({"add_headers": {"X-User-Id": "root"}}, "a header that the gateway does not set itself"),
-        ({"remove_headers": ["Content-Length"]}, "a header that the gateway does not set itself"),
-        ({"add_headers": {"X": "a\r\nX-Admin: 1"}}, "without line breaks"),
-        ({"add_headers": {"X-A": "1", "x-a": "2"}}, "each header once"),
-        ({"add_headers": {"X-A": "1"}, "remove_headers": ["x-a"]}, "not in both"),
-        ({"add_headers": {"X-A": "1"}, "addHeaders": {"X-A": "1"}}, "one of 'add_headers' and 'addHeaders'"),
-        ({"rewrite_path": "v2"}, "a path that starts with '/'"),
-        ({"rewrite_path": "/v2?x=1"}, "without query"),
-        ({"rewritePath": "/v2/../admin"}, "without empty segments"),
-        ({"rewrite_path": "/{id.__class__}"}, "names alone in braces"),
-    ]
-    check_refused(tmp_path, [("request_transform", config, expected) for config, expected in refused])
-
-
 # ---- all together
 
 
@@ -188,17 +143,6 @@ def test_they_run_by_phase_and_priority_whatever_the_list_says(redis_server: Red
     assert {phase: shown.get(phase, []) for phase in ORDER} == ORDER
     assert SECRET not in done.stdout
     assert HOOK_SECRET not in done.stdout
-
-
-def test_what_is_not_given_is_as_the_contract_says(tmp_path: Path) -> None:
-    needed = {"jwt_auth": {"secret": SECRET}, "webhook_signature": {"scheme": "github", "secrets": [HOOK_SECRET]}}
-    listed = [{"name": name, "config": needed.get(name, {})} for name in DEFAULTS]
-    file = tmp_path / "gateway.json"
-    file.write_text(json.dumps([{"path": "/", "upstream": "http://127.0.0.1:9", "plugins": listed}]))
-    command = [sys.executable, "-m", "gwproxy", "explain", "GET", "/", "--json", "--config", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    effective = {entry["plugin"]: entry["config"] for steps in json.loads(done.stdout)["chain"].values() for entry in steps}
-    assert {name: {key: effective[name][key] for key in given} for name, given in DEFAULTS.items()} == DEFAULTS
 
 
 def test_a_preflight_ends_at_cors_and_is_logged(

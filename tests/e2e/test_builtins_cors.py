@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ import requests
 
 from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish
 from tests.e2e.raw import RawClient
-from tests.e2e.refusals import check_refused
 
 pytestmark = pytest.mark.e2e
 
@@ -157,20 +155,3 @@ def test_C09_C10_two_origins_are_400_and_private_networks_are_never_granted(gate
         asked = (f"Origin: {PAGE}", "Access-Control-Request-Method: GET", "Access-Control-Request-Private-Network: true")
         answer = client.ask("/cors/listed", *asked, method="OPTIONS")
     assert (answer.status, answer.get("Access-Control-Allow-Private-Network")) == (204, None)
-
-
-def test_what_would_be_unsafe_is_refused_as_configuration(tmp_path: Path) -> None:
-    entries: list[tuple[dict[str, Any], str]] = [
-        *(
-            ({name: ["*"], "allow_credentials": True, **({} if name == "origins" else {"origins": [PAGE]})}, f"no '*' in {name}")
-            for name in ("origins", "methods", "headers", "expose_headers")
-        ),
-        ({"origins": ["https://app.example.com/"]}, "without a path"),
-        ({"origins": ["HTTPS://app.example.com"]}, "in lower case"),
-        ({"origins": ["https://app.example.com:443"]}, "no port where it is the scheme's own"),
-        ({"methods": ["get"]}, "case-sensitive"),
-        ({"max_age": -1}, "at least 0"),
-        ({"max_age": 1, "maxAge": 1}, "one of 'max_age' and 'maxAge'"),
-        ({"origin": [PAGE]}, "did you mean 'origins'?"),
-    ]
-    check_refused(tmp_path, [("cors", config, expected) for config, expected in entries])

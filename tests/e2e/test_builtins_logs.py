@@ -20,7 +20,6 @@ import pytest
 from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
 from tests.e2e.raw import RawClient, head
 from tests.e2e.records import entries, entry_of, lines_of
-from tests.e2e.refusals import check_refused
 from tests.e2e.scripted import ScriptedService
 from tests.e2e.signers import token
 
@@ -68,6 +67,7 @@ def gateway(
         {"path": "/log/stdout", "upstream": echo, "plugins": log_to("stdout")},
         {"path": "/log/file", "upstream": echo, "plugins": log_to("file", file=str(folder / "access.log"))},
         {"path": "/log/all", "upstream": echo, "plugins": log_to("redis", "stdout", "file", file=str(folder / "all.log"))},
+        {"path": "/log/nowhere", "upstream": echo, "plugins": log_to("redis", "file", file=str(folder / "no" / "such" / "folder.log"))},
         {"path": "/log/off", "upstream": echo, "plugins": [{"name": "access_log", "enabled": False}]},
     ]
     document = {
@@ -297,6 +297,17 @@ def test_what_cannot_be_written_is_counted(gateway: GatewayProcess, redis_server
     assert entry_of(redis_server, ident)["status"] == 200
 
 
+def test_a_file_that_cannot_be_written_is_no_matter_for_requests_and_said_once(
+    gateway: GatewayProcess, redis_server: RedisServer, ident: str
+) -> None:
+    for number in range(10):
+        assert gateway.get("/log/nowhere", headers={"X-Request-ID": f"{ident}-{number}"}).status_code == 200
+        assert entry_of(redis_server, f"{ident}-{number}")["route"] == "log-nowhere"
+    until(lambda: "folder.log dropped=1 reason=" in gateway.output(), "the warning")
+    assert gateway.output().count("log_lines_dropped sink=") <= gateway.workers  # each once a minute
+    assert "Traceback" not in gateway.output()
+
+
 # ---- gwproxy logs
 
 
@@ -329,26 +340,6 @@ def test_logs_follows(gateway: GatewayProcess, redis_server: RedisServer, ident:
             process.terminate()  # not SIGINT, which a shell's background job has ignored from its start
 
 
-# ---- its configuration, and what it must not hold
-
-
-def test_what_makes_no_log_is_refused_as_configuration(tmp_path: Path) -> None:
-    check_refused(
-        tmp_path,
-        [
-            ("access_log", {"sinks": []}, "at least 1"),
-            ("access_log", {"sinks": ["syslog"]}, "'redis', 'stdout' or 'file'"),
-            ("access_log", {"sinks": ["file"]}, "go together"),
-            ("access_log", {"file": "/tmp/access.log"}, "go together"),
-            ("access_log", {"sinks": ["file"], "file": "access.log"}, "^/"),
-            ("access_log", {"log_body": "yes"}, "true or false"),
-            ("access_log", {"log_body": True, "logBody": True}, "one of 'log_body' and 'logBody'"),
-            ("access_log", {"body_limit": "2MiB"}, "at most 1048576"),
-            ("access_log", {"redakt": []}, "did you mean 'redact'?"),
-        ],
-    )
-
-
 def test_no_log_of_the_gateway_holds_a_credential(gateway: GatewayProcess, ident: str) -> None:
     credentials = bearer()
     headers = {**credentials, "Cookie": "session=S0meSession", "X-Api-Key": "S0meKey", "X-Request-ID": ident}
@@ -357,5 +348,6 @@ def test_no_log_of_the_gateway_holds_a_credential(gateway: GatewayProcess, ident
     gateway.get("/log/private", headers={"Authorization": credentials["Authorization"] + "x"})
     until(lambda: lines_of(gateway.output(), ident), "the line on standard output")
     until(lambda: "jwt_refused" in gateway.output(), "the refusal to be logged")
+    assert "Traceback" not in gateway.output()
     for secret in (SECRET, "S0meSession", "S0meKey", "T0kenInQuery", *credentials["Authorization"].split(".")[1:]):
         assert secret not in gateway.output()
