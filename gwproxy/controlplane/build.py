@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.parse import Parsed
 from gwproxy.dataplane.chain import Step
 from gwproxy.dataplane.router import Router
@@ -48,6 +49,10 @@ class Builder:
         Routes whose description is the same object as last time (the parser reuses those that did not change) are
         reused with their chains, as long as the global plugins are the same too.
         """
+        with uncollected():
+            return self._build(parsed, revision, digest)
+
+    def _build(self, parsed: Parsed, revision: int, digest: str) -> Snapshot:
         document = parsed.document
         global_steps, global_missing = self._entries(document.plugins, parsed, index=-1, route=None)
         described = tuple((ref, parsed.configs.get((-1, position))) for position, ref in enumerate(document.plugins))

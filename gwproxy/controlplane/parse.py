@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from gwproxy.controlplane import checks
+from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.entries import Entries, EntryChecker, PluginSource
 from gwproxy.controlplane.environment import Environment, Part, resolve
 from gwproxy.controlplane.masking import mask, shown
@@ -106,24 +105,12 @@ def parse(
     environment_used = b"$" in data or b"\\" in data
     reusable = previous._built if previous is not None and previous._plugins is plugins else {}
     parser = _Parser(report, environment if environment_used else None, plugins, reusable, pause, lenient=lenient)
-    with _no_collection():
+    with uncollected():
         document = parser.document(tree)
     problems = report.problems()
     if problems:
         raise ConfigurationRefused(problems)
     return Parsed(document, parser.configs, parser.unavailable, report.warnings(), data, file, plugins, parser.built)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    # PERF: 1.2 s instead of 1.9 for 10,000 routes: hundreds of thousands of objects are made, and all of them live on.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _outline(tree: Any, report: Report) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gwproxy.controlplane.build import Builder
+from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, Parsed, parse
 from gwproxy.controlplane.sources import Candidate, Source
@@ -166,15 +167,12 @@ class Watcher:
     def _apply(self, data: bytes, name: str, revision: int, digest: str, *, lenient: bool) -> bool:
         began = time.monotonic()
         try:
-            parsed = self._parse(data, name, lenient)
+            with uncollected():  # both as one: a collection between them would stall requests like any other
+                parsed = self._parse(data, name, lenient)
+                snapshot = self._builder.build(parsed, revision=revision, digest=digest)
         except ConfigurationRefused as refused:
-            self._refused = digest
-            for problem in refused.problems[:20]:
-                log.error("configuration_problem revision=%d %s", revision, problem)
-            log.error("configuration_refused revision=%d digest=%s problems=%d", revision, digest[:12], len(refused.problems))
-            self._report("refused", str(refused))
+            self._refuse(refused, revision, digest)
             return False
-        snapshot = self._builder.build(parsed, revision=revision, digest=digest)
         self._gateway.snapshot = snapshot  # the swap
         self._parsed, self._refused = parsed, ""
         self._upstreams.keep(snapshot.upstreams())
@@ -186,6 +184,13 @@ class Watcher:
             log.error("plugin_failed plugin=%s event=configuration_applied", plugin, exc_info=error)
         self._save(data, revision)
         return True
+
+    def _refuse(self, refused: ConfigurationRefused, revision: int, digest: str) -> None:
+        self._refused = digest
+        for problem in refused.problems[:20]:
+            log.error("configuration_problem revision=%d %s", revision, problem)
+        log.error("configuration_refused revision=%d digest=%s problems=%d", revision, digest[:12], len(refused.problems))
+        self._report("refused", str(refused))
 
     def _parse(self, data: bytes, name: str, lenient: bool) -> Parsed:
         return parse(

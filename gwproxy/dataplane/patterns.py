@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -66,6 +67,7 @@ class Pattern:
         return "".join("/" + segment for segment in given[:count])
 
 
+@lru_cache(maxsize=16_384)  # the check of a configuration, the router and the next configuration ask for the same
 def compile_pattern(path: str) -> Pattern:
     """Parse a route's ``path``: a prefix, ``=/exact``, a ``/template/{name}``, or a ``~regex`` (RE2).
 
