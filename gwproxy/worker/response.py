@@ -48,7 +48,7 @@ def refusal(status: int, headers: Sequence[tuple[str, str]] = (), *, bodyless: b
     :param headers: sent too; they have to be valid.
     :param bodyless: the request was HEAD.
     """
-    body = f'{{"error": "{TEXTS[status]}"}}'
+    body = f'{{"error":"{TEXTS[status]}"}}'
     lines = [
         f"HTTP/1.1 {status} {responses[status]}",
         "Content-Type: application/json",
