@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +14,7 @@ import pytest
 import redis
 
 from gwproxy.cli import main
+from tests.conftest import Server
 
 JWT_SECRET = "correct-horse-battery-staple-0123456789"
 
@@ -93,38 +90,11 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def redis_server() -> Iterator[str]:
-    """The URL of a real Redis, for the tests of one file."""
-    assert shutil.which("redis-server"), "these tests need redis-server"
-    with tempfile.TemporaryDirectory(prefix="gwc-") as folder:
-        socket = Path(folder) / "s"
-        command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        client = redis.Redis(unix_socket_path=str(socket))
-        end = time.monotonic() + 10
-        while not _answers(client):
-            assert time.monotonic() < end, "redis-server did not start"
-            time.sleep(0.005)
-        yield f"unix://{socket}"
-        client.close()
-        process.kill()
-        process.wait()
-
-
-def _answers(client: redis.Redis) -> bool:
-    with contextlib.suppress(redis.RedisError):
-        return bool(client.ping())
-    return False
-
-
 @pytest.fixture
-def store(redis_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+def store(server: Server, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> redis.Redis:
     """An empty Redis, which commands find by ``GWPROXY_REDIS_URL``."""
-    monkeypatch.setenv("GWPROXY_REDIS_URL", redis_server)
-    with redis.Redis.from_url(redis_server) as client:
-        client.flushall()
-        yield client
+    monkeypatch.setenv("GWPROXY_REDIS_URL", server.url)
+    return client
 
 
 @pytest.fixture

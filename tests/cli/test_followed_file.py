@@ -13,6 +13,7 @@ from gwproxy.errors import ConfigurationRefused, StoreUnavailable
 from gwproxy.settings import Settings
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.connection import connect
+from tests.conftest import Server
 
 
 class Following:
@@ -41,9 +42,9 @@ class Following:
 
 
 @pytest.fixture
-def following(tmp_path: Path, redis_server: str) -> Following:
-    redis.Redis.from_url(redis_server).flushall()
-    following = Following(tmp_path, redis_server)
+def following(tmp_path: Path, server: Server) -> Following:
+    redis.Redis.from_url(server.url).flushall()
+    following = Following(tmp_path, server.url)
     following.write("/a")
     following.file.start()
     return following
@@ -92,9 +93,9 @@ def test_an_invalid_start_is_refused(following: Following) -> None:
         following.file.start()
 
 
-def test_what_came_after_it_stays_at_a_restart_but_not_at_an_edit(following: Following, tmp_path: Path, redis_server: str) -> None:
+def test_what_came_after_it_stays_at_a_restart_but_not_at_an_edit(following: Following, tmp_path: Path, server: Server) -> None:
     following.store.publish(b'{"routes":[{"path":"/theirs","upstream":"http://10.0.0.6"}]}', actor="them")
-    again = Following(tmp_path, redis_server)
+    again = Following(tmp_path, server.url)
     again.file.start()
     assert again.live() == ["/theirs"]
     assert again.said == [f"{again.path} has not changed since it was published; revision 2, which came after it, stays"]
@@ -104,24 +105,24 @@ def test_what_came_after_it_stays_at_a_restart_but_not_at_an_edit(following: Fol
     assert again.look() == [f"published {again.path} as revision 4"]
 
 
-def test_an_empty_store_gets_it_though_nothing_has_changed(following: Following, tmp_path: Path, redis_server: str) -> None:
-    redis.Redis.from_url(redis_server).delete("gw:routes")
-    again = Following(tmp_path, redis_server)
+def test_an_empty_store_gets_it_though_nothing_has_changed(following: Following, tmp_path: Path, server: Server) -> None:
+    redis.Redis.from_url(server.url).delete("gw:routes")
+    again = Following(tmp_path, server.url)
     again.file.start()
     assert again.live() == ["/a"]
 
 
-def test_a_lost_state_folder_publishes_nothing_twice(following: Following, tmp_path: Path, redis_server: str) -> None:
+def test_a_lost_state_folder_publishes_nothing_twice(following: Following, tmp_path: Path, server: Server) -> None:
     (following.settings.state_dir / REMEMBERED).unlink()
-    again = Following(tmp_path, redis_server)
+    again = Following(tmp_path, server.url)
     again.file.start()
     assert again.said == [f"{again.path} is live already, as revision 1"]
 
 
 @pytest.mark.parametrize("held", ["nonsense", "[]", "\udcff"])
-def test_what_is_remembered_may_be_damaged(following: Following, tmp_path: Path, redis_server: str, held: str) -> None:
+def test_what_is_remembered_may_be_damaged(following: Following, tmp_path: Path, server: Server, held: str) -> None:
     (following.settings.state_dir / REMEMBERED).write_bytes(os.fsencode(held))
-    again = Following(tmp_path, redis_server)
+    again = Following(tmp_path, server.url)
     again.file.start()
     assert again.live() == ["/a"]
 

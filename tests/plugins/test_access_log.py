@@ -20,28 +20,13 @@ from gwproxy.http.bodies import RequestBody, ResponseBody
 from gwproxy.plugins.access_log import AccessLog, AccessLogConfig
 from gwproxy.store.log_buffer import LogBuffer
 from gwproxy.store.shared import RedisStore
+from tests.plugins.conftest import Gateway
 
 CONTRACT = (
     *("method", "path", "status", "user_id", "latency_ms", "timestamp", "route", "consumer", "upstream", "request_id"),
     *("client_ip", "bytes", "completed"),
 )
 JSON = {"Content-Type": "application/json"}
-
-
-class Gateway:
-    """A worker of which only the log in the store matters."""
-
-    def __init__(self) -> None:
-        self.store: Any = self
-        self.logged: list[tuple[str, bytes, int]] = []
-
-    def log(self, name: str, entry: bytes, *, keep: int) -> None:
-        self.logged.append((name, entry, keep))
-
-
-@pytest.fixture
-def gateway() -> Gateway:
-    return Gateway()
 
 
 @pytest.fixture

@@ -20,25 +20,10 @@ from gwproxy.http.bodies import RequestBody, ResponseBody
 from gwproxy.plugins.pii_log import PiiLog, PiiLogConfig
 from gwproxy.store.log_buffer import LogBuffer
 from gwproxy.store.shared import RedisStore
+from tests.plugins.conftest import Gateway
 
 JSON = {"Content-Type": "application/json"}
 PERSON = b'{"id":7,"email":"jane@example.com","note":"call +4915112345678"}'
-
-
-class Gateway:
-    """A worker of which only the log in the store matters."""
-
-    def __init__(self) -> None:
-        self.store: Any = self
-        self.logged: list[tuple[str, bytes, int]] = []
-
-    def log(self, name: str, entry: bytes, *, keep: int) -> None:
-        self.logged.append((name, entry, keep))
-
-
-@pytest.fixture
-def gateway() -> Gateway:
-    return Gateway()
 
 
 @pytest.fixture

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -350,29 +346,6 @@ def test_the_store_counts_again_when_it_is_back(plugin, store):
     assert refused(plugin, request(), config).status == 429
 
 
-@pytest.fixture
-def redis_url(tmp_path: Path) -> Iterator[str]:
-    """A real Redis of this test's own, on a socket; killed at the end."""
-    socket = tmp_path / "redis.sock"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-        try:
-            deadline = time.monotonic() + 20
-            while not _answers(socket):
-                assert time.monotonic() < deadline, "redis-server did not start"
-            yield f"unix://{socket}"
-        finally:
-            server.kill()
-
-
-def _answers(socket: Path) -> bool:
-    try:
-        with redis.Redis(unix_socket_path=str(socket)) as client:
-            return bool(client.ping())
-    except redis.ConnectionError:
-        return False
-
-
 def workers(url: str, count: int) -> tuple[list[RateLimit], list[RedisStore]]:
     # Patient: what is tested is who is counted, not how quickly a busy machine answers.
     stores = [RedisStore(connect(url, timeout=10), LogBuffer(connect(url), "gw:"), timeout=10) for _ in range(count)]
@@ -383,15 +356,15 @@ def workers(url: str, count: int) -> tuple[list[RateLimit], list[RedisStore]]:
 
 
 @pytest.mark.parametrize("algorithm", ["fixed_window", "sliding_window", "token_bucket"])
-def test_L05_L07_the_limit_is_exact_across_workers_and_every_key_ends(redis_url, algorithm):
-    plugins, stores = workers(redis_url, 3)
+def test_L05_L07_the_limit_is_exact_across_workers_and_every_key_ends(server, algorithm):
+    plugins, stores = workers(server.url, 3)
     config = rule(limit=25, window_seconds=1000, algorithm=algorithm)
     try:
         with ThreadPoolExecutor(6) as pool:
             answers = list(pool.map(lambda n: refused(plugins[n % 3], request(), config), range(60)))
         assert sum(answer is None for answer in answers) == 25
         assert {answer.status for answer in answers if answer} == {429}
-        with redis.Redis.from_url(redis_url) as client:
+        with redis.Redis.from_url(server.url) as client:
             assert client.keys("gw:rl:*") == [b"gw:rl:users/0/address:203.0.113.7"]
             assert 0 < client.ttl("gw:rl:users/0/address:203.0.113.7") <= 1020
     finally:
@@ -399,12 +372,12 @@ def test_L05_L07_the_limit_is_exact_across_workers_and_every_key_ends(redis_url,
             store.close()
 
 
-def test_L10_a_flushed_script_is_loaded_again(redis_url):
-    (plugin,), (store,) = workers(redis_url, 1)
+def test_L10_a_flushed_script_is_loaded_again(server):
+    (plugin,), (store,) = workers(server.url, 1)
     config = rule(limit=2)
     try:
         plugin.post_auth(request(), config)
-        with redis.Redis.from_url(redis_url) as client:
+        with redis.Redis.from_url(server.url) as client:
             client.script_flush()
         assert refused(plugin, request(), config) is None
         assert refused(plugin, request(), config).status == 429
@@ -412,12 +385,12 @@ def test_L10_a_flushed_script_is_loaded_again(redis_url):
         store.close()
 
 
-def test_Q03_when_redis_goes_the_limit_is_kept_locally(redis_url):
-    (plugin,), (store,) = workers(redis_url, 1)
+def test_Q03_when_redis_goes_the_limit_is_kept_locally(server):
+    (plugin,), (store,) = workers(server.url, 1)
     config = rule(limit=2)
     try:
         plugin.post_auth(request(), config)
-        with redis.Redis.from_url(redis_url) as client:
+        with redis.Redis.from_url(server.url) as client:
             client.shutdown(nosave=True)
         answers = [refused(plugin, request(), config) for _ in range(3)]
         assert [a and a.status for a in answers] == [None, None, 429]
