@@ -23,14 +23,17 @@ class UpstreamChoice:
 
     :ivar base: scheme, host and port, e.g. ``http://10.0.0.5:8000``. For a named upstream its name stands for the host
         (``http://users``) until the request has been forwarded, then the target that got it.
-    :ivar target: path and query, as they are sent.
+    :ivar target: path and query, as they are sent. Of a named upstream with several targets, the path of each target's URL
+        still comes first, unless a plugin has assigned :attr:`url`.
+    :ivar replaced: whether a plugin has.
     """
 
-    __slots__ = ("_timeout", "base", "target")
+    __slots__ = ("_timeout", "base", "replaced", "target")
 
     def __init__(self, base: str, target: str, timeout: Timeouts) -> None:
         self.base = base
         self.target = target
+        self.replaced = False
         self._timeout = timeout
 
     @property
@@ -51,6 +54,7 @@ class UpstreamChoice:
 
     @url.setter
     def url(self, value: str) -> None:
+        self.replaced = True
         if value.startswith(self.base) and value[len(self.base) : len(self.base) + 1] == "/":
             self.target = value[len(self.base) :]
             return
@@ -205,6 +209,7 @@ class Context:
         twin = Context(self.request.copy(), self.route, params=dict(self.params), request_id=self.request_id, started=self.started)
         if self.upstream is not None:
             twin.upstream = UpstreamChoice(self.upstream.base, self.upstream.target, self.upstream.timeout)
+            twin.upstream.replaced = self.upstream.replaced
         twin.response = self.response.copy() if self.response is not None else None
         twin.state = dict(self.state)
         twin.consumer = self.consumer

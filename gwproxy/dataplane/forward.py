@@ -52,7 +52,7 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
         target = live.pick(ctx, tried)
         tried.append(target)
         if live.single is None:
-            choice.base, choice.target = target.base, target.prefix + path
+            choice.base, choice.target = target.base, path if choice.replaced else target.prefix + path
         last = attempt == retries.attempts
         try:
             raw = _send(ctx, live, target, client_gone)

@@ -401,6 +401,16 @@ def test_a_plugin_may_send_the_request_elsewhere(service: Service) -> None:
     assert service.seen[0]["target"] == "/y?z=1"
 
 
+def test_what_a_plugin_assigns_is_the_whole_path_also_with_several_targets(service: Service) -> None:
+    gate = Gate(Rewriter())
+    upstream = {"targets": [{"url": f"{service.url}/one"}, {"url": f"{service.url}/two"}]}
+    routes = [{"path": "/", "upstream": "users", "plugins": [{"name": "rewriter"}]}, {"path": "/plain", "upstream": "users"}]
+    gate.serve({"routes": routes, "upstreams": {"users": upstream}})
+    for path in ("/x", "/x", "/plain", "/plain"):
+        gate.client.get(path, headers={"X-To": "http://users/y?z=1"})
+    assert sorted(seen["target"] for seen in service.seen) == ["/one/plain", "/two/plain", "/y?z=1", "/y?z=1"]
+
+
 def test_H14_a_line_break_in_a_request_header_is_500_and_nothing_is_sent(service: Service) -> None:
     gate = Gate(Rewriter())
     gate.serve([{"path": "/", "upstream": service.url, "plugins": [{"name": "rewriter"}]}])
