@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import partial
 from time import monotonic
@@ -159,8 +160,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         limit = float(self.cfg.graceful_timeout)
         deadline = monotonic() + limit - min(1.0, limit / 2)
         for server in servers:
-            self._accept_waiting(server)
-            server.close()
+            self._stop_listening(server)
         farewell = gevent.spawn(self._tell_app, "drain", FAREWELL_SECONDS)
         while (self._connections or not farewell.ready()) and monotonic() < deadline:
             self._wake_idle()
@@ -171,19 +171,21 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             for server in servers:
                 server.pool.kill(block=True, timeout=1)
 
-    def _accept_waiting(self, server: StreamServer) -> None:
-        """Accept what waits in the backlog: if the whole gateway stops, nobody else will."""
+    def _stop_listening(self, server: StreamServer) -> None:
+        """Take what waits in the backlog (if the whole gateway stops, nobody else will), and close the listener.
+
+        In one breath: what the kernel accepts between the last look and the close is reset.
+        """
         server.stop_accepting()
-        for _ in range(self.cfg.backlog):
-            if server.full():
-                return
-            try:
-                accepted = server.do_read()
-            except OSError:
-                return
-            if not accepted:
-                return
+        waiting: list[Any] = []
+        room = min(self.cfg.backlog, server.pool.free_count())
+        with contextlib.suppress(OSError):
+            while len(waiting) < room and (accepted := server.do_read()):
+                waiting.append(accepted)
+        server.socket.close()
+        for accepted in waiting:
             server.do_handle(*accepted)
+        server.close()
 
     def _wake_idle(self) -> None:
         now = monotonic()
