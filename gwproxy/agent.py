@@ -16,6 +16,7 @@ from typing import Any
 
 import gevent
 
+from gwproxy.background import Background
 from gwproxy.controlplane.fleet import Heartbeat, make_worker_id
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, to_json
@@ -44,12 +45,11 @@ class WorkerGateway:
         self.store = store
         self.worker_id = worker_id
         self.state_dir = str(state_dir)
-        self._background: list[gevent.Greenlet] = []
+        self._background = Background()
 
     def spawn(self, function: Callable[..., object], *args: Any) -> None:
-        """Run ``function`` in a greenlet until it returns or the worker stops."""
-        self._background = [greenlet for greenlet in self._background if not greenlet.dead]
-        self._background.append(gevent.spawn(_guarded, function, *args))
+        """Run ``function`` in the background until it returns or the worker stops."""
+        self._background.run(function, *args)
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run ``function`` in the hub's thread pool and wait for it."""
@@ -60,7 +60,7 @@ class WorkerGateway:
 
     def close(self) -> None:
         """Kill what still runs in the background."""
-        gevent.killall(self._background, block=False)
+        self._background.close()
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
@@ -71,20 +71,13 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, 
         return None, error
 
 
-def _guarded(function: Callable[..., object], *args: Any) -> None:
-    try:
-        function(*args)
-    except (Exception, SystemExit):  # gevent would end the worker with the exit of a greenlet
-        log.exception("background_failed function=%s", getattr(function, "__qualname__", function))
-
-
 class Agent:
     """Everything of a worker that is not a request."""
 
     def __init__(self, settings: Settings, gateway: Gateway) -> None:
         self._settings = settings
         self._gateway = gateway
-        self._greenlets: list[gevent.Greenlet] = []
+        self._background = Background()
         self._started = time.time()
         self.registry = Registry()
         self.worker_id = make_worker_id()
@@ -149,10 +142,10 @@ class Agent:
         self._store.close()
         if self._heartbeat is not None:
             self._heartbeat.close()
-        gevent.killall(self._greenlets, block=False)
+        self._background.close()
 
     def _run(self, function: Callable[..., object], *args: Any) -> None:
-        self._greenlets.append(gevent.spawn(_guarded, function, *args))
+        self._background.run(function, *args)
 
     def _make_watcher(self) -> Watcher:
         settings = self._settings
