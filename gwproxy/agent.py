@@ -111,6 +111,7 @@ class Agent:
                 self.registry,
                 self._gateway.upstreams,
                 lambda: self._store.dropped,
+                self._gateway.tally,
                 self._started,
             )
             self._run(self._heartbeat.run)

@@ -48,6 +48,7 @@ class App:
         self._draining = False
         self.upstreams = Upstreams()
         self.gateway = Gateway(self.upstreams)
+        self.tally = self.gateway.tally  # the worker counts there, too
         self._watchdog = BudgetWatchdog(self.gateway)
         self.agent: Agent | None = None
         self._ingress = Ingress(())

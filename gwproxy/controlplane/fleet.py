@@ -18,6 +18,7 @@ from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.tally import Tally
 
 log = logging.getLogger("gwproxy.fleet")
 
@@ -45,6 +46,7 @@ class Heartbeat:
         registry: Registry,
         upstreams: Upstreams,
         dropped: Callable[[], int],
+        tally: Tally,
         started: float,
     ) -> None:
         self._store = store
@@ -52,6 +54,7 @@ class Heartbeat:
         self._standing = standing
         self._upstreams = upstreams
         self._dropped = dropped
+        self._tally = tally
         self._constant = {
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
@@ -95,6 +98,7 @@ class Heartbeat:
             "error": standing.error[:2000],
             "applied_at": iso(standing.applied_at),
             "log_dropped": str(self._dropped()),
+            "counters": orjson.dumps(self._tally.shown()).decode(),
             "targets": orjson.dumps([_shown(live.name, target) for live in self._upstreams for target in live.targets][:200]).decode(),
         }
 

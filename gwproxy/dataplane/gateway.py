@@ -20,6 +20,7 @@ from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, Servic
 from gwproxy.http.paths import strip
 from gwproxy.messages import Request, Response
 from gwproxy.model import Route
+from gwproxy.tally import Tally
 
 log = logging.getLogger("gwproxy.gateway")
 
@@ -32,6 +33,7 @@ class Gateway:
     :ivar snapshot: what new requests are served by; None until there is a configuration. Swapping is one assignment.
     :ivar in_flight: the contexts of all requests that have not finished.
     :ivar tunnels: those that are open.
+    :ivar tally: what this worker has counted.
     """
 
     def __init__(self, upstreams: Upstreams) -> None:
@@ -39,6 +41,7 @@ class Gateway:
         self.snapshot: Snapshot | None = None
         self.in_flight: set[Context] = set()
         self.tunnels: set[Tunnel] = set()
+        self.tally = Tally()
         self._draining = False
 
     def serve(self, request: Request, request_id: str, client_gone: Callable[[], bool] | None = None) -> Context:

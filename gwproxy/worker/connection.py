@@ -17,6 +17,7 @@ from gevent.socket import socket as GeventSocket  # noqa: N812 - a class
 
 from gwproxy.errors import ClientGone, HttpError, RequestTimeout
 from gwproxy.settings import Settings
+from gwproxy.tally import Tally
 from gwproxy.worker import proxy_protocol
 from gwproxy.worker.body import Body
 from gwproxy.worker.environ import request_environ
@@ -50,6 +51,7 @@ class Service:
     tls_ragged_eofs: bool
     goes_on: Callable[[], bool]
     count: Callable[[], None]
+    tally: Tally = field(default_factory=Tally)
     refusals: RefusalLog = field(default_factory=RefusalLog)
 
 
@@ -158,6 +160,8 @@ class Connection:
         if request is None:
             return False
         self._service.count()
+        if request.dropped:
+            self._service.tally.add("headers_dropped", count=request.dropped)
         self._request = request
         self._body = None if request.length == 0 else Body(request, self._reader, self._send_continue)
         self._response = Response(self._send, head_only=request.method == "HEAD", http11=request.http11, may_keep=self._may_keep)
@@ -165,6 +169,7 @@ class Connection:
         return self._end_exchange()
 
     def _refuse_head(self, error: HttpError) -> None:
+        self._service.tally.add("heads_refused", str(error.status))
         self._service.refusals.write("request_refused", self._peer[0], error.status, str(error))
         self._linger = True
         self._send(refusal(error.status))

@@ -17,6 +17,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
+from gwproxy.tally import Tally
 from gwproxy.worker import logs
 from gwproxy.worker.connection import Connection, Service
 from gwproxy.worker.environ import listener_environ
@@ -132,6 +133,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             tls_ragged_eofs=self.cfg.suppress_ragged_eofs,
             goes_on=lambda: self.alive,
             count=self._count_request,
+            tally=getattr(self.wsgi, "tally", None) or Tally(),
         )
         servers = []
         for sock in self.sockets:

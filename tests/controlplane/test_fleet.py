@@ -17,6 +17,7 @@ from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.model import Target, Upstream
 from gwproxy.registry import Registry
 from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.tally import Tally
 
 
 class Some(Plugin):
@@ -39,8 +40,10 @@ def heartbeat(client: fakeredis.FakeRedis, standing: Standing) -> Heartbeat:
     upstreams = Upstreams()
     upstreams.named("users", Upstream(targets=(Target(url="http://10.0.0.1:8000"),)))
     registry = Registry.of(Some())
+    tally = Tally()
+    tally.add("headers_dropped", count=2)
     registry.broken["gone"] = "does not import"
-    return Heartbeat(ConfigurationStore(client), "w1", lambda: standing, registry, upstreams, lambda: 3, 1_790_000_000.0)
+    return Heartbeat(ConfigurationStore(client), "w1", lambda: standing, registry, upstreams, lambda: 3, tally, 1_790_000_000.0)
 
 
 def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
@@ -49,6 +52,7 @@ def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
     assert fields["started"] == "2026-09-21T14:13:20.000Z"
     assert fields["applied_at"] == "2026-09-21T14:13:20.500Z"
     assert fields["log_dropped"] == "3"
+    assert fields["counters"] == '{"headers_dropped":2}'
     assert json.loads(fields["plugins"]) == {"some": "2.1", "gone": "broken"}
     assert json.loads(fields["targets"]) == [{"upstream": "users", "url": "http://10.0.0.1:8000", "healthy": True, "active": 0}]
 
