@@ -60,6 +60,7 @@ class App:
         self._started = True
         settings = self._settings or Settings.from_environment()
         self._ingress = Ingress(settings.trusted_proxies)
+        self.gateway.max_in_flight = settings.max_in_flight
         self._watchdog.start()
         self.agent = Agent(settings, self.gateway)
         self.agent.start()
@@ -101,6 +102,8 @@ class App:
             return _plain(start_response, refused.status, {"error": refused.text})
         if error is not None:
             ctx = self.gateway.refuse(request, request_id, error)
+        elif self.gateway.overloaded:
+            ctx = self.gateway.shed(request, request_id)
         else:
             ctx = self.gateway.serve(request, request_id, environ.get("gwproxy.client_gone"))
         response = ctx.response

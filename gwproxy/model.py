@@ -205,6 +205,17 @@ class TLS(Model):
     """A file with its key, PEM."""
 
 
+class Concurrency(Model):
+    """How many requests one worker has at an upstream at once, all targets together; beyond that, 503 with `Retry-After`."""
+
+    limit: int = Field(default=1000, ge=1, le=100_000)
+    """The most requests in flight, responses that still stream and WebSockets included."""
+    queue: int = Field(default=100, ge=0, le=100_000)
+    """How many more may wait, in order of arrival; beyond it the answer is 503 at once."""
+    wait: Duration = 1.0
+    """Seconds they wait at most; then 503."""
+
+
 class Upstream(Model):
     """A service, by its targets."""
 
@@ -220,6 +231,8 @@ class Upstream(Model):
     """None: no active checks."""
     breaker: Breaker | None = None
     """None: no breaker."""
+    concurrency: Concurrency = Concurrency()
+    """How many requests at once."""
     keepalive: bool = True
     """False for upstreams that are not trusted with connection reuse."""
     tls: TLS = TLS()

@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from gwproxy.errors import CommandFailed
+from gwproxy.model import parse_size
 
 Network = IPv4Network | IPv6Network
 
@@ -30,6 +31,8 @@ class Settings:
     :ivar body_timeout: seconds a client may be silent while it sends a body.
     :ivar body_rate: bytes a second, the least a body must average after the first ``body_timeout`` seconds.
     :ivar write_timeout: seconds a client may leave its response unread.
+    :ivar max_in_flight: requests a worker serves at once, tunnels included; further ones are answered 503. 0: no bound.
+    :ivar max_memory: bytes of resident memory beyond which a worker is replaced. 0: no bound.
     """
 
     redis_url: str | None = None
@@ -47,6 +50,8 @@ class Settings:
     body_timeout: float = 20.0
     body_rate: int = 500
     write_timeout: float = 30.0
+    max_in_flight: int = 1000
+    max_memory: int = 1 << 30
 
     def may_reference(self, name: str) -> bool:
         """Whether a configuration may reference the environment variable ``name``."""
@@ -82,6 +87,8 @@ class Settings:
             body_timeout=read.seconds("BODY_TIMEOUT", 20.0),
             body_rate=int(read.seconds("BODY_RATE", 500)),
             write_timeout=read.seconds("WRITE_TIMEOUT", 30.0),
+            max_in_flight=read.count("MAX_IN_FLIGHT", 1000),
+            max_memory=read.size("MAX_MEMORY", 1 << 30),
         )
 
 
@@ -109,6 +116,23 @@ class _Reader:
         if not 0 < value < 1e9:
             raise CommandFailed(f"GWPROXY_{name} is {text!r}; it must be a number above 0")
         return value
+
+    def count(self, name: str, default: int) -> int:
+        text = self.text(name)
+        if text is None:
+            return default
+        if not (text.isascii() and text.isdecimal() and len(text) < 10):
+            raise CommandFailed(f"GWPROXY_{name} is {text!r}; it must be a whole number, 0 for no bound")
+        return int(text)
+
+    def size(self, name: str, default: int) -> int:
+        text = self.text(name)
+        if text is None:
+            return default
+        try:
+            return int(str(parse_size(text)))
+        except ValueError as error:
+            raise CommandFailed(f"GWPROXY_{name} is {text!r}; {error}, 0 for no bound") from None
 
     def networks(self, name: str) -> tuple[Network, ...]:
         try:

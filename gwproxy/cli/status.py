@@ -44,13 +44,14 @@ def command(redis_url: str | None, as_json: bool) -> int:
 
 
 def gather(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
-    """Return the state of a gateway: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins`` and ``targets``."""
+    """Return the state of a gateway: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins``, ``upstreams`` and ``targets``."""
     digest = digest_of(live.data) if live.data else None
     return {
         "live": {"revision": live.revision, "digest": digest},
         "workers": [_worker(worker) for worker in workers],
         "behind": [worker["id"] for worker in workers if digest is not None and worker.get("digest") != digest],
         "broken_plugins": _broken(workers),
+        "upstreams": _upstreams(workers),
         "targets": _targets(workers),
     }
 
@@ -78,6 +79,20 @@ def _broken(workers: Sequence[Worker]) -> dict[str, list[str]]:
             if version == "broken":
                 found.setdefault(name, set()).add(worker.get("host", ""))
     return {name: sorted(hosts) for name, hosts in sorted(found.items())}
+
+
+def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers."""
+    found: dict[str, dict[str, Any]] = {}
+    for worker in workers:
+        for upstream in _held(worker, "upstreams", []):
+            if not isinstance(upstream, dict):
+                continue
+            name = str(upstream.get("upstream", ""))
+            row = found.setdefault(name, {"upstream": name, "in_flight": 0, "queued": 0, "refused": 0})
+            for count in ("in_flight", "queued", "refused"):
+                row[count] += upstream[count] if isinstance(upstream.get(count), int) else 0
+    return [found[name] for name in sorted(found)]
 
 
 def _targets(workers: Sequence[Worker]) -> list[dict[str, Any]]:

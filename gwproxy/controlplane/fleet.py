@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import orjson
 
 from gwproxy.controlplane.watch import Standing
-from gwproxy.dataplane.upstreams import Upstreams
+from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.store.configuration import ConfigurationStore
@@ -99,8 +99,14 @@ class Heartbeat:
             "applied_at": iso(standing.applied_at),
             "log_dropped": str(self._dropped()),
             "counters": orjson.dumps(self._tally.shown()).decode(),
+            "upstreams": orjson.dumps([_load(live) for live in self._upstreams][:200]).decode(),
             "targets": orjson.dumps([_shown(live.name, target) for live in self._upstreams for target in live.targets][:200]).decode(),
         }
+
+
+def _load(live: LiveUpstream) -> dict[str, object]:
+    places = live.places
+    return {"upstream": live.name, "in_flight": places.in_flight, "queued": places.queued, "refused": places.refused}
 
 
 def _shown(upstream: str, target: object) -> dict[str, object]:

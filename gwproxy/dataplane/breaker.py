@@ -46,6 +46,10 @@ class CircuitBreaker:
             raise ServiceUnavailable("the circuit is open", headers=[("Retry-After", str(wait))])
         self._probing_since = now
 
+    def withdrawn(self) -> None:
+        """Take back a request that was let pass and never sent: if it was to probe, another may."""
+        self._probing_since = None
+
     def succeeded(self) -> None:
         """Count an answer."""
         if self._probing_since is not None:

@@ -5,8 +5,9 @@
     Failure                  phase, sent, reused: what a retry is decided on
     ├── UpstreamFailed       502
     ├── UpstreamTimedOut     504
-    ├── UpstreamBusy         503, no connection became free
     └── ClientLeft           nobody is waiting any more
+
+:class:`UpstreamBusy` (503) is none of them: no exchange has begun, and there is nothing to try again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Phase = Literal["connect", "send", "head", "body"]
 
 
 class Failure(GatewayError):
-    """The root of the four; catch it to decide on a retry.
+    """The root of the three; catch it to decide on a retry.
 
     :ivar phase: ``connect`` (no connection yet), ``send`` (the request was being sent), ``head`` (sent; waiting for the
         response's head) or ``body`` (the head has been handed on).
@@ -43,8 +44,8 @@ class UpstreamTimedOut(Failure, GatewayTimeout):
     """One of the route's timeouts passed."""
 
 
-class UpstreamBusy(Failure, ServiceUnavailable):
-    """Every connection the gateway allows itself to this origin stayed in use."""
+class UpstreamBusy(ServiceUnavailable):
+    """As many requests as the upstream may have from this worker are in flight, and the queue is full or stood still."""
 
 
 class ClientLeft(Failure, ClientGone):

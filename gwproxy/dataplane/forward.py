@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gwproxy.context import Context
+from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
@@ -35,20 +35,32 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
 
     :raises BadGateway: refused, reset, unresolvable, not HTTP.
     :raises GatewayTimeout: too slow.
-    :raises ServiceUnavailable: no healthy target, circuit open, no connection free.
+    :raises ServiceUnavailable: no healthy target, circuit open, too many requests at once.
     :raises ClientGone: the client closed while its request was read or while the upstream was thinking.
     """
     choice = ctx.upstream
     assert choice is not None  # noqa: S101 - a matched route has one
     live = compiled.upstream if choice.base == compiled.upstream.base else upstreams.direct(choice.base)
+    retries = live.described.retries
+    if retries and ctx.request.method in retries.methods and 0 < (ctx.request.body.length or 0) <= KEPT:
+        ctx.request.body.read_all(KEPT)  # before it takes a place, which must not wait for a client
+    live.admit(client_gone)
+    try:
+        raw, target = _exchange(ctx, choice, live, client_gone)
+        ctx.response = _response(ctx, raw, target, live)
+    except BaseException:
+        live.places.give_back()
+        raise
+
+
+def _exchange(
+    ctx: Context, choice: UpstreamChoice, live: LiveUpstream, client_gone: Callable[[], bool] | None
+) -> tuple[RawResponse, LiveTarget]:
+    """Make as many attempts as it takes, or as are allowed; return the response and whose it is."""
     path = choice.target
     retries = live.described.retries or _SAFE
-    if live.described.retries and ctx.request.method in retries.methods and 0 < (ctx.request.body.length or 0) <= KEPT:
-        ctx.request.body.read_all(KEPT)
     tried: list[LiveTarget] = []
     for attempt in range(1, retries.attempts + 1):
-        if attempt == 1 and live.breaker is not None:
-            live.breaker.check()  # once a request: a try that opens it must not hide its own failure
         target = live.pick(ctx, tried)
         tried.append(target)
         if live.single is None:
@@ -61,8 +73,7 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
                 raise
             continue
         if last or str(raw.status) not in retries.on or not _resendable(ctx, retries):
-            ctx.response = _response(ctx, raw, target)
-            return
+            return raw, target
         _done(raw, target)
     raise BadGateway("no attempt was left")  # unreachable: the last attempt returns or raises
 
@@ -156,22 +167,29 @@ def _resendable(ctx: Context, retries: Retries) -> bool:
     return ctx.request.body.length == 0 or ctx.request.body.replayable(KEPT) is not None
 
 
-def _response(ctx: Context, raw: RawResponse, target: LiveTarget) -> Response:
-    headers, whole = strip_response(raw.fields), raw.whole
-    if whole is not None:
+def _response(ctx: Context, raw: RawResponse, target: LiveTarget, live: LiveUpstream) -> Response:
+    """Make the client's response; closing its body gives everything back, the request's place too."""
+
+    def finished() -> None:
         _done(raw, target)
+        live.places.give_back()
+
+    headers, whole = strip_response(raw.fields), raw.whole
+    if raw.status == 101:
+        body: ResponseBody = _upgraded(raw, target, finished)
+    elif whole is not None:
         body = ResponseBody(whole)
-    elif raw.status == 101:
-        body = _upgraded(raw, target)
     else:
-        body = ResponseBody(chunks=raw.stream(KEPT), close=lambda: _done(raw, target), length=raw.length)
+        body = ResponseBody(chunks=raw.stream(KEPT), close=finished, length=raw.length)
     response = Response(raw.status, headers, body, upstream=True)
     if ctx.route is not None:
         response._max_buffer = ctx.route.max_buffer
+    if whole is not None:
+        finished()
     return response
 
 
-def _upgraded(raw: RawResponse, target: LiveTarget) -> Upgraded:
+def _upgraded(raw: RawResponse, target: LiveTarget, finished: Callable[[], None]) -> Upgraded:
     """Take over the connection of a 101.
 
     :raises BadGateway: it is not to WebSocket that the upstream switches (RFC 9110 section 7.8).
@@ -180,7 +198,7 @@ def _upgraded(raw: RawResponse, target: LiveTarget) -> Upgraded:
     if protocols != {"websocket"}:
         _done(raw, target)
         raise BadGateway("101 to another protocol than was asked for")
-    return Upgraded(raw, lambda: _done(raw, target))
+    return Upgraded(raw, finished)
 
 
 def _done(raw: RawResponse, target: LiveTarget) -> None:

@@ -12,15 +12,16 @@ from gevent import getcurrent
 
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane import chain
+from gwproxy.dataplane.failures import UpstreamBusy
 from gwproxy.dataplane.forward import forward
 from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Snapshot
+from gwproxy.dataplane.throttle import Throttle
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
 from gwproxy.http.paths import strip
 from gwproxy.messages import Request, Response
 from gwproxy.model import Route
-from gwproxy.tally import Tally
 
 log = logging.getLogger("gwproxy.gateway")
 
@@ -34,6 +35,7 @@ class Gateway:
     :ivar in_flight: the contexts of all requests that have not finished.
     :ivar tunnels: those that are open.
     :ivar tally: what this worker has counted.
+    :ivar max_in_flight: beyond so many requests at once, further ones are :meth:`shed`; 0: no bound.
     """
 
     def __init__(self, upstreams: Upstreams) -> None:
@@ -41,8 +43,10 @@ class Gateway:
         self.snapshot: Snapshot | None = None
         self.in_flight: set[Context] = set()
         self.tunnels: set[Tunnel] = set()
-        self.tally = Tally()
+        self.tally = upstreams.tally
+        self.max_in_flight = 0
         self._draining = False
+        self._shedding = Throttle()
 
     def serve(self, request: Request, request_id: str, client_gone: Callable[[], bool] | None = None) -> Context:
         """Take a request through its phases; ``ctx.response`` is what leaves. Raises nothing a client or a plugin could cause.
@@ -69,14 +73,41 @@ class Gateway:
             ctx.response.headers.update(ctx.response_headers)
         except (Aborted, Exception) as error:
             chain.replace(ctx, _answer(ctx, error))
+        except BaseException:  # the greenlet is killed
+            self._abandon(ctx)
+            raise
         return self._finish(ctx, steps)
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether as many requests are in flight as may be."""
+        return 0 < self.max_in_flight <= len(self.in_flight)
+
+    def shed(self, request: Request, request_id: str) -> Context:
+        """Answer 503 without looking at the request; the global ``response`` plugins see it."""
+        self.tally.add("shed")
+        if (suppressed := self._shedding.due()) is not None:
+            log.warning("request_shed in_flight=%d suppressed=%d", len(self.in_flight), suppressed)
+        return self._reply(request, request_id, Response.error(503, headers=[("Retry-After", "1")]))
 
     def refuse(self, request: Request, request_id: str, error: HttpError) -> Context:
         """Answer a request that could not be read far enough to be routed; the global ``response`` plugins see it."""
+        _log_refusal(None, request_id, error)
+        return self._reply(request, request_id, Response.error(error.status, headers=error.headers))
+
+    def _reply(self, request: Request, request_id: str, response: Response) -> Context:
+        """Let a response leave that no route has made."""
         snapshot = self.snapshot
         ctx = self._begin(request, request_id)
-        chain.replace(ctx, _answer(ctx, error))
+        chain.replace(ctx, response)
         return self._finish(ctx, snapshot.unmatched if snapshot is not None else EMPTY_CHAIN)
+
+    def _abandon(self, ctx: Context) -> None:
+        """Give back what a request holds whose greenlet is killed before anything of its response could leave."""
+        self.in_flight.discard(ctx)
+        for response in (ctx._forwarded, ctx.response):
+            if isinstance(response, Response):  # plugins may assign anything
+                response.body.close()
 
     def _begin(self, request: Request, request_id: str) -> Context:
         ctx = Context(request, request_id=request_id)
@@ -86,7 +117,11 @@ class Gateway:
 
     def _finish(self, ctx: Context, steps: Chain) -> Context:
         """Run the ``response`` phase, and make sure that there is something which can leave."""
-        chain.run_response(steps["response"], ctx)
+        try:
+            chain.run_response(steps["response"], ctx)
+        except BaseException:  # as above
+            self._abandon(ctx)
+            raise
         if not _may_leave(ctx.response):
             log.error("response_retracted reason=%s request=%s", "a plugin left what is no response, or no final status", ctx.request_id)
             chain.replace(ctx, Response.error(500))
@@ -164,7 +199,7 @@ def _answer(ctx: Context, error: BaseException) -> Response:
         ctx._aborted = None
         return chain.response_of(error)
     if isinstance(error, HttpError):
-        _log_refusal(ctx, error)
+        _log_refusal(ctx.route, ctx.request_id, error)
         return Response.error(error.status, headers=error.headers)
     if isinstance(error, ClientGone):
         log.info("client_gone request=%s detail=%s", ctx.request_id, error)
@@ -200,8 +235,15 @@ def _seal(ctx: Context) -> None:
             headers["Content-Length"] = str(length)
 
 
-def _log_refusal(ctx: Context, error: HttpError) -> None:
-    """Log why the gateway itself refused; a client's own fault only at debug level, so that no flood fills the log."""
-    level = logging.WARNING if error.status in (500, 502, 503, 504) else logging.DEBUG
-    route = ctx.route.id if ctx.route else None
-    log.log(level, "request_refused status=%d route=%s request=%s detail=%s", error.status, route, ctx.request_id, error)
+def _log_refusal(route: Route | None, request_id: str, error: HttpError) -> None:
+    """Log why the gateway itself refused; what can come in floods only at debug level: a client's own fault, and overload."""
+    grave = error.status in (500, 502, 503, 504) and not isinstance(error, UpstreamBusy)  # whose places have a line a second
+    ident = route.id if route is not None else None
+    log.log(
+        logging.WARNING if grave else logging.DEBUG,
+        "request_refused status=%d route=%s request=%s detail=%s",
+        error.status,
+        ident,
+        request_id,
+        error,
+    )

@@ -1,8 +1,7 @@
-"""Connections to one origin: at most so many, the one used last is used next."""
+"""Connections to one origin: the one used last is used next."""
 
 from __future__ import annotations
 
-import queue
 import select
 import socket
 import ssl
@@ -11,8 +10,6 @@ from collections import deque
 from collections.abc import Callable
 
 from gevent.monkey import get_original
-
-from gwproxy.dataplane.failures import UpstreamBusy
 
 # The system's own, in a worker too: it is asked without waiting, and gevent's would cost a watcher each time.
 _poll: Callable[[], select.poll] = get_original("select", "poll")
@@ -53,7 +50,7 @@ class Connection:
         """Close it for good; a second call does nothing, nor does one after :meth:`give_back`."""
         if self._held:
             self._held = False
-            self._pool.drop(self)
+            self.sock.close()
 
     def take(self) -> Connection:
         """Begin another exchange on it."""
@@ -64,54 +61,36 @@ class Connection:
 class Pool:
     """The connections to one origin. Getting one that is idle costs 3 us; no lock is held while anything waits.
 
+    There are as many as there are exchanges: :class:`gwproxy.dataplane.concurrency.Places` bounds those of an upstream.
+
     :param dial: makes a connection, given the ``time.monotonic`` until which it may take.
-    :param size: the most connections at any time, idle ones included.
     :param idle_timeout: seconds an idle connection is kept, at most.
     :param keepalive: False: every connection serves one exchange.
     """
 
-    def __init__(self, dial: Callable[[float], socket.socket], size: int, idle_timeout: float, *, keepalive: bool = True) -> None:
+    def __init__(self, dial: Callable[[float], socket.socket], idle_timeout: float, *, keepalive: bool = True) -> None:
         self._dial = dial
         self._idle_timeout = idle_timeout
         self._idle: deque[Connection] = deque()
         self._keepalive = keepalive
-        self._size = size
-        # PERF: 0.3 us a turn in a worker; threading.Semaphore is 10 us there.
-        self._permits: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(size):
-            self._permits.put(None)
 
     @property
     def idle(self) -> int:
         """How many connections wait for an exchange."""
         return len(self._idle)
 
-    @property
-    def active(self) -> int:
-        """How many connections are in use, or being made."""
-        return self._size - self._permits.qsize()
-
     def lease(self, until: float) -> Connection:
         """Return a connection: the idle one used last that still stands, else a new one.
 
         :param until: when to give up, by ``time.monotonic``.
-        :raises UpstreamBusy: all stayed in use.
         :raises UpstreamFailed: as :func:`gwproxy.dataplane.connect.connect`.
         :raises UpstreamTimedOut: as there.
         """
-        try:
-            self._permits.get(timeout=max(0.0, until - time.monotonic()))
-        except queue.Empty:
-            raise UpstreamBusy(f"all {self._size} connections are in use", phase="connect") from None
-        try:
-            while (idle := self._newest()) is not None:
-                if idle.idle_until > time.monotonic() and not idle.readable():
-                    return idle.take()
-                idle.sock.close()
-            return Connection(self._dial(until), self)
-        except BaseException:
-            self._permits.put(None)
-            raise
+        while (idle := self._newest()) is not None:
+            if idle.idle_until > time.monotonic() and not idle.readable():
+                return idle.take()
+            idle.sock.close()
+        return Connection(self._dial(until), self)
 
     def take_back(self, connection: Connection, idle: float | None) -> None:
         """Keep a connection for the next exchange, a second shorter than the upstream would."""
@@ -124,12 +103,6 @@ class Pool:
                 self.prune()
         else:
             connection.sock.close()
-        self._permits.put(None)
-
-    def drop(self, connection: Connection) -> None:
-        """Close a connection that was in use."""
-        connection.sock.close()
-        self._permits.put(None)
 
     def prune(self) -> None:
         """Close the idle connections whose time is over, or whose upstream has closed them."""

@@ -18,7 +18,7 @@ from requests.structures import CaseInsensitiveDict
 
 from gwproxy.dataplane.connect import Origin, client_context, connect
 from gwproxy.dataplane.exchange import Exchange
-from gwproxy.dataplane.failures import ClientLeft, Failure, UpstreamBusy, UpstreamFailed, UpstreamTimedOut
+from gwproxy.dataplane.failures import ClientLeft, Failure, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Pool
 from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
 from gwproxy.dataplane.upstream_response import RawResponse
@@ -32,7 +32,6 @@ __all__ = [
     "Origin",
     "RawResponse",
     "SizedBody",
-    "UpstreamBusy",
     "UpstreamFailed",
     "UpstreamRequest",
     "UpstreamTimedOut",
@@ -75,16 +74,14 @@ class GatewayAdapter(BaseAdapter):
 
     :param tls: for ``https`` origins.
     :param keepalive: False: every connection serves one exchange, and the upstream is told so.
-    :param pool_size: the most connections to one origin, 1 or more; who finds all in use waits for ``timeouts.connect``.
     :param idle_timeout: seconds an idle connection is kept, if the upstream's ``Keep-Alive`` does not ask for less.
     """
 
-    def __init__(self, *, tls: TLS | None = None, keepalive: bool = True, pool_size: int = 1000, idle_timeout: float = 60.0) -> None:
+    def __init__(self, *, tls: TLS | None = None, keepalive: bool = True, idle_timeout: float = 60.0) -> None:
         super().__init__()
         self._tls = tls if tls is not None else TLS()
         self._context: ssl.SSLContext | None = None
         self._keepalive = keepalive
-        self._pool_size = pool_size
         self._idle_timeout = idle_timeout
         self._pools: dict[Origin, Pool] = {}
         self._closed = False
@@ -102,7 +99,7 @@ class GatewayAdapter(BaseAdapter):
 
         Only ``request`` counts: timeouts are its own, TLS is the adapter's, and there is no proxy.
 
-        :raises Failure: see its four classes.
+        :raises Failure: see its three classes.
         :raises TypeError: the request is not an :class:`UpstreamRequest`.
         :raises ValueError: it cannot be sent as one request: a line break in a field, a body longer than its length.
         """
@@ -127,10 +124,10 @@ class GatewayAdapter(BaseAdapter):
         for pool in list(self._pools.values()):
             pool.prune()
 
-    def connections(self) -> Iterator[tuple[Origin, int, int]]:
-        """Yield, for each origin that was ever asked: origin, connections in use, idle connections."""
+    def connections(self) -> Iterator[tuple[Origin, int]]:
+        """Yield, for each origin that was ever asked: origin, idle connections."""
         for origin, pool in list(self._pools.items()):
-            yield origin, pool.active, pool.idle
+            yield origin, pool.idle
 
     def close(self) -> None:
         """Close the idle connections, and those in use at the end of their exchange."""
@@ -145,7 +142,7 @@ class GatewayAdapter(BaseAdapter):
             def dial(until: float) -> socket.socket:
                 return connect(origin, self._context_for(origin), until)
 
-            made = Pool(dial, self._pool_size, self._idle_timeout, keepalive=self._keepalive and not self._closed)
+            made = Pool(dial, self._idle_timeout, keepalive=self._keepalive and not self._closed)
             pool = self._pools.setdefault(origin, made)
         return pool
 

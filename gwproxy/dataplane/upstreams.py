@@ -6,16 +6,18 @@ snapshot, with its connections, its turns and its health.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from gwproxy.context import Context
 from gwproxy.dataplane.balancer import balancer_for
 from gwproxy.dataplane.breaker import CircuitBreaker
+from gwproxy.dataplane.concurrency import Places
 from gwproxy.dataplane.session import UpstreamSession
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import GatewayAdapter
 from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import TLS, Target, Upstream
+from gwproxy.tally import Tally
 
 
 class LiveUpstream:
@@ -25,9 +27,15 @@ class LiveUpstream:
     :ivar described: its model.
     :ivar base: what :attr:`gwproxy.context.UpstreamChoice.base` shows before a target is chosen.
     :ivar prefix: what is prepended to a path before a target is chosen: a single target's; with several, each has its own.
+    :ivar places: of its requests. One that is described anew begins with all of them, beside what still runs as before.
     """
 
-    def __init__(self, name: str, described: Upstream) -> None:
+    def __init__(self, name: str, described: Upstream, tally: Tally, label: str | None = None) -> None:
+        """Know it; nothing is opened.
+
+        :param tally: where refusals are counted.
+        :param label: under which; None: its name.
+        """
         self.name = name
         self.described = described
         self.targets = tuple(LiveTarget(target.url, target.weight) for target in described.targets)
@@ -38,6 +46,23 @@ class LiveUpstream:
         self._adapter = GatewayAdapter(tls=described.tls, keepalive=described.keepalive)
         self.session = UpstreamSession(self._adapter)
         self.breaker = CircuitBreaker(described.breaker) if described.breaker else None
+        self.places = Places(name, described.concurrency, tally, name if label is None else label)
+
+    def admit(self, client_gone: Callable[[], bool] | None = None) -> None:
+        """Let a request in, once for all its attempts: ``places.give_back()`` ends that.
+
+        :raises ServiceUnavailable: the circuit is open, or there is no place.
+        :raises ClientLeft: the client closed while it waited for one.
+        """
+        if self.breaker is None:
+            self.places.take(client_gone)
+            return
+        self.breaker.check()  # first: where nothing may be sent, nobody has to wait for a place
+        try:
+            self.places.take(client_gone)
+        except BaseException:
+            self.breaker.withdrawn()
+            raise
 
     def pick(self, ctx: Context, tried: Collection[LiveTarget] = ()) -> LiveTarget:
         """Choose a target, one that was not tried if there is any.
@@ -62,9 +87,13 @@ class LiveUpstream:
 
 
 class Upstreams:
-    """All upstreams of this worker, by name and description."""
+    """All upstreams of this worker, by name and description.
 
-    def __init__(self) -> None:
+    :ivar tally: where they count what they refuse.
+    """
+
+    def __init__(self, tally: Tally | None = None) -> None:
+        self.tally = tally if tally is not None else Tally()
         self._live: dict[str, LiveUpstream] = {}
         self._replaced: list[LiveUpstream] = []  # still served by the snapshot before, until :meth:`keep`
         self._direct: dict[str, LiveUpstream] = {}
@@ -75,7 +104,7 @@ class Upstreams:
         if live is None or live.described != described:
             if live is not None:
                 self._replaced.append(live)
-            live = LiveUpstream(name, described)
+            live = LiveUpstream(name, described, self.tally)
             self._live[name] = live
         return live
 
@@ -90,7 +119,8 @@ class Upstreams:
         if live is None:
             while len(self._direct) >= 256:
                 self._direct.pop(next(iter(self._direct))).close()
-            live = self._direct[base] = LiveUpstream(base, Upstream(targets=(Target(url=base),), tls=TLS()))
+            described = Upstream(targets=(Target(url=base),), tls=TLS())
+            live = self._direct[base] = LiveUpstream(base, described, self.tally, label="direct")  # a bounded set of labels
         return live
 
     def keep(self, used: Iterable[LiveUpstream]) -> None:

@@ -74,7 +74,8 @@ def test_broken_plugins_and_targets(cli, store: redis.Redis) -> None:
 
 def test_json_holds_it_all(cli, store: redis.Redis) -> None:
     target = {"upstream": "users", "url": "http://a", "healthy": False, "active": 1}
-    publish(store, heartbeat(targets=[target], plugins={"x": "broken", "cors": "1.0"}))
+    load = {"upstream": "users", "in_flight": 3, "queued": 2, "refused": 1}
+    publish(store, heartbeat(targets=[target], upstreams=[load], plugins={"x": "broken", "cors": "1.0"}))
     held = json.loads(cli("status", "--json").out)
     assert held["live"] == {"revision": 1, "digest": DIGEST}
     (worker,) = held["workers"]
@@ -82,7 +83,14 @@ def test_json_holds_it_all(cli, store: redis.Redis) -> None:
     assert worker["plugins"] == {"x": "broken", "cors": "1.0"}
     assert held["broken_plugins"] == {"x": ["one"]}
     assert held["targets"] == [{"upstream": "users", "url": "http://a", "workers": 1, "healthy": 0, "active": 1}]
+    assert held["upstreams"] == [load]
     assert held["behind"] == []
+
+
+def test_the_load_of_an_upstream_is_that_of_all_workers(cli, store: redis.Redis) -> None:
+    loads = [{"upstream": "users", "in_flight": count, "queued": 0, "refused": 2} for count in (1, 4)]
+    publish(store, *(heartbeat(upstreams=[load]) for load in loads))
+    assert json.loads(cli("status", "--json").out)["upstreams"] == [{"upstream": "users", "in_flight": 5, "queued": 0, "refused": 4}]
 
 
 def test_nobody_there(cli, store: redis.Redis) -> None:
@@ -92,10 +100,12 @@ def test_nobody_there(cli, store: redis.Redis) -> None:
 
 
 def test_what_others_write_into_a_heartbeat_does_no_harm() -> None:
-    nonsense = [{"id": "a"}, {"id": "b", "pid": "x", "plugins": "{", "targets": "7"}, {"id": "c", "targets": '[1,{"active":"many"}]'}]
+    nonsense = [{"id": "a"}, {"id": "b", "pid": "x", "plugins": "{", "targets": "7"}]
+    nonsense.append({"id": "c", "targets": '[1,{"active":"many"}]', "upstreams": '[1,{"queued":"many"}]'})
     found = gather(Live(CONFIG, 3), nonsense)
     assert found["behind"] == ["a", "b", "c"]
     assert found["targets"] == [{"upstream": "", "url": "", "workers": 1, "healthy": 0, "active": 0}]
+    assert found["upstreams"] == [{"upstream": "", "in_flight": 0, "queued": 0, "refused": 0}]
     assert found["broken_plugins"] == {}
     assert gather(Live(None, 0), nonsense)["behind"] == []
 

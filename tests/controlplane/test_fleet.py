@@ -38,7 +38,8 @@ def standing() -> Standing:
 @pytest.fixture
 def heartbeat(client: fakeredis.FakeRedis, standing: Standing) -> Heartbeat:
     upstreams = Upstreams()
-    upstreams.named("users", Upstream(targets=(Target(url="http://10.0.0.1:8000"),)))
+    live = upstreams.named("users", Upstream(targets=(Target(url="http://10.0.0.1:8000"),)))
+    live.places.take()
     registry = Registry.of(Some())
     tally = Tally()
     tally.add("headers_dropped", count=2)
@@ -54,6 +55,7 @@ def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
     assert fields["log_dropped"] == "3"
     assert fields["counters"] == '{"headers_dropped":2}'
     assert json.loads(fields["plugins"]) == {"some": "2.1", "gone": "broken"}
+    assert json.loads(fields["upstreams"]) == [{"upstream": "users", "in_flight": 1, "queued": 0, "refused": 0}]
     assert json.loads(fields["targets"]) == [{"upstream": "users", "url": "http://10.0.0.1:8000", "healthy": True, "active": 0}]
 
 

@@ -12,6 +12,7 @@ from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Target, Upstream
+from gwproxy.tally import Tally
 
 
 def targets(*weights: int) -> list[LiveTarget]:
@@ -80,7 +81,7 @@ def test_consistent_hash_by_what_is_configured(hash_on: str, same: Context, othe
 
 def upstream(*weights: int) -> LiveUpstream:
     described = Upstream(targets=tuple(Target(url=t.url, weight=t.weight) for t in targets(*weights)))
-    return LiveUpstream("users", described)
+    return LiveUpstream("users", described, Tally())
 
 
 def test_pick_prefers_what_was_not_tried() -> None:

@@ -97,8 +97,9 @@ def test_what_a_matched_route_refuses_passes_its_own_response_hooks(
 
 
 def active(gate: Gate) -> int:
-    """Count the upstream connections in use."""
-    return sum(target.active for live in gate.app.upstreams for target in live.targets)
+    """Count the upstream connections in use, and the places taken at upstreams."""
+    upstreams = list(gate.app.upstreams)
+    return sum(target.active for live in upstreams for target in live.targets) + sum(live.places.in_flight for live in upstreams)
 
 
 def assign(path: str, value: object) -> Callable[[Any], object]:

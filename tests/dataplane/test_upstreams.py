@@ -28,7 +28,7 @@ def ask(live: LiveUpstream) -> None:
 
 
 def idle(live: LiveUpstream) -> int:
-    return sum(count for _, _, count in live._adapter.connections())
+    return sum(count for _, count in live._adapter.connections())
 
 
 def test_S07_an_upstream_that_is_described_anew_leaves_no_connection_behind(serve: Any) -> None:
@@ -62,6 +62,15 @@ def test_S07_a_request_that_outlives_its_upstream_s_description_leaves_its_conne
     raw.close()
     assert idle(before) == 0
     upstream.wait(ended=1)
+
+
+def test_upstreams_that_plugins_choose_are_counted_under_one_label() -> None:
+    """Their URLs may be made of what a client sent."""
+    them = Upstreams()
+    for name in "ab":
+        live = them.direct(f"http://{name}.example")
+        assert live.places._busy("full").status == 503
+    assert them.tally.shown() == {"upstream_refused:direct": 2}
 
 
 def test_S04_connections_that_upstreams_have_closed_are_let_go_wherever_they_were_chosen(serve: Any) -> None:

@@ -1,0 +1,41 @@
+"""Settings that are numbers and sizes: what is read, and what is refused by name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gwproxy.errors import CommandFailed
+from gwproxy.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("max_in_flight", "", 1000),
+        ("max_in_flight", "0", 0),
+        ("max_in_flight", "250", 250),
+        ("max_memory", "", 1 << 30),
+        ("max_memory", "0", 0),
+        ("max_memory", "512MiB", 512 << 20),
+        ("max_memory", "1000000", 1_000_000),
+    ],
+)
+def test_what_is_read(name: str, text: str, value: int) -> None:
+    assert getattr(Settings.from_environment({f"GWPROXY_{name.upper()}": text}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("MAX_IN_FLIGHT", "-1", "a whole number, 0 for no bound"),
+        ("MAX_IN_FLIGHT", "many", "a whole number, 0 for no bound"),
+        ("MAX_IN_FLIGHT", "1.5", "a whole number, 0 for no bound"),
+        ("MAX_MEMORY", "lots", "a size is a number of bytes or a string such as '64KiB' or '10MiB', 0 for no bound"),
+        ("MAX_MEMORY", "-5MiB", "a size is a number of bytes"),
+    ],
+)
+def test_what_is_refused(name: str, text: str, expected: str) -> None:
+    with pytest.raises(CommandFailed, match=re.escape(f"GWPROXY_{name} is {text!r}; ") + ".*" + re.escape(expected)):
+        Settings.from_environment({f"GWPROXY_{name}": text})
