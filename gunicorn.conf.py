@@ -22,8 +22,8 @@ from gwproxy.worker.gunicorn_conf import *  # noqa: E402, F403
 # Seconds a stopping worker waits for its requests. As long as the longest that should survive a restart.
 # graceful_timeout = 120
 
-# Connections a worker holds at once; further ones wait in the backlog.
-# worker_connections = 2000
+# Connections a worker holds at once: twice GWPROXY_MAX_IN_FLIGHT, so that overload is answered 503.
+# worker_connections = 4000
 
 # Replace each worker after so many requests, not all at the same time.
 # max_requests = 100_000

@@ -60,8 +60,9 @@ keepalive = 15
 timeout = 30  # for a worker whose loop is blocked, not for slow requests
 graceful_timeout = 30  # no less than the longest request that should survive a restart
 
-# Connections. Beyond worker_connections (a worker) they wait in the backlog.
-worker_connections = 1000
+# Connections. At worker_connections (a worker) idle ones make room; if none is idle, new ones wait in the backlog. Twice
+# the requests of GWPROXY_MAX_IN_FLIGHT: a worker with too much to do says so, instead of leaving clients to wait unheard.
+worker_connections = 2000
 backlog = 512
 reuse_port = False  # one shared listener: a worker that stops loses no connection waiting to be accepted
 max_requests = 0

@@ -10,7 +10,6 @@ from typing import Any
 
 import gevent
 from gevent import monkey
-from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
@@ -21,16 +20,16 @@ from gwproxy.tally import Tally
 from gwproxy.worker import logs
 from gwproxy.worker.connection import Connection, Service
 from gwproxy.worker.environ import listener_environ
+from gwproxy.worker.files import raise_file_limit
+from gwproxy.worker.memory import MemoryLimit
 from gwproxy.worker.refusals import logger
 from gwproxy.worker.request import ParserLimits
+from gwproxy.worker.slots import Slots
 
 #: Seconds between two looks at whether the worker is to stop.
 POLL_SECONDS = 0.1
 DRAIN_POLL_SECONDS = 0.05
 SETTLE_POLL_SECONDS = 0.01
-
-#: A connection idle for less than this many seconds may have a request on its way: a drain waits that long for it.
-IDLE_GRACE_SECONDS = 0.5
 
 #: Seconds a new worker waits at most for its app to settle before it accepts.
 SETTLE_SECONDS = 10.0
@@ -59,12 +58,12 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     connection is accepted; when the worker has stopped accepting; and at its end. What they raise is logged. If it has
     an attribute ``settled``, nothing is accepted before that is true, for 10 seconds at most.
 
-    Beyond ``worker_connections`` connections on a listener nothing is accepted: further ones wait in the kernel's
-    backlog, or are taken by another worker.
+    At ``worker_connections`` connections, idle ones make room for new ones. If none is idle nothing is accepted: further
+    ones wait in the kernel's backlog, or are taken by another worker.
     """
 
     alive: bool
-    _connections: set[Connection]
+    _slots: Slots
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -87,14 +86,21 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Serve until told to stop, then drain."""
-        self._connections = set()
-        logs.configure(Settings.from_environment().log_level)
+        settings = Settings.from_environment()
+        logs.configure(settings.log_level)
+        raise_file_limit(self.worker_connections)
+        tally = getattr(self.wsgi, "tally", None) or Tally()
+        self._slots = Slots(self.worker_connections, tally)
+        memory = MemoryLimit(settings.max_memory)
         try:
             self._tell_app("start")
             self._await_app()
-            servers = self._listen()
+            servers = self._listen(settings, tally)
             while self.alive:
                 self.notify()
+                self._slots.make_room()
+                if rss := memory.exceeded():
+                    self._recycle("memory", "rss", rss)
                 gevent.sleep(POLL_SECONDS)
             self._drain(servers)
         finally:
@@ -107,11 +113,11 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         """
         service, base = listener
         connection = Connection(service, base, client, addr)
-        self._connections.add(connection)
+        self._slots.connections.add(connection)
         try:
             connection.serve()
         finally:
-            self._connections.discard(connection)
+            self._slots.connections.discard(connection)
 
     def _await_app(self) -> None:
         """Leave connections to other workers, or in the backlog, while the app would only answer that it is not ready.
@@ -123,25 +129,24 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             self.notify()
             gevent.sleep(SETTLE_POLL_SECONDS)
 
-    def _listen(self) -> list[StreamServer]:
+    def _listen(self, settings: Settings, tally: Tally) -> list[StreamServer]:
         service = Service(
             app=self.wsgi,
-            settings=Settings.from_environment(),
+            settings=settings,
             limits=ParserLimits.from_config(self.cfg),
             keepalive=self.cfg.keepalive,
             tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
             tls_ragged_eofs=self.cfg.suppress_ragged_eofs,
-            goes_on=lambda: self.alive,
+            goes_on=lambda: self.alive and not self._slots.crowded,
             count=self._count_request,
-            tally=getattr(self.wsgi, "tally", None) or Tally(),
+            tally=tally,
         )
         servers = []
         for sock in self.sockets:
             sock.setblocking(True)
             base = listener_environ(self.cfg, sock.getsockname())
-            server = StreamServer(sock, handle=partial(self.handle, (service, base)), spawn=Pool(self.worker_connections))
-            if self.cfg.workers > 1:
-                server.max_accept = 1  # leave some to the other workers
+            server = StreamServer(sock, handle=partial(self.handle, (service, base)), spawn=self._slots.pool)
+            self._slots.attach(server)
             server.start()
             servers.append(server)
         return servers
@@ -149,8 +154,12 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     def _count_request(self) -> None:
         self.nr += 1
         if self.nr >= self.max_requests and self.alive:
-            logger.info("worker_recycled requests=%d", self.nr)
-            self.alive = False
+            self._recycle("max_requests", "requests", self.nr)
+
+    def _recycle(self, reason: str, unit: str, count: int) -> None:
+        """Leave, in good order, to be replaced by the master."""
+        logger.info("worker_recycled reason=%s %s=%d", reason, unit, count)
+        self.alive = False
 
     # ---- leaving
 
@@ -164,14 +173,13 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         for server in servers:
             self._stop_listening(server)
         farewell = gevent.spawn(self._tell_app, "drain", FAREWELL_SECONDS)
-        while (self._connections or not farewell.ready()) and monotonic() < deadline:
-            self._wake_idle()
+        while (self._slots.connections or not farewell.ready()) and monotonic() < deadline:
+            self._slots.wake_idle()
             self.notify()
             gevent.sleep(DRAIN_POLL_SECONDS)
-        if self._connections:
-            logger.warning("worker_drain_cut connections=%d", len(self._connections))
-            for server in servers:
-                server.pool.kill(block=True, timeout=1)
+        if self._slots.connections:
+            logger.warning("worker_drain_cut connections=%d", len(self._slots.connections))
+            self._slots.pool.kill(block=True, timeout=1)
 
     def _stop_listening(self, server: StreamServer) -> None:
         """Take what waits in the backlog (if the whole gateway stops, nobody else will), and close the listener.
@@ -180,7 +188,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         """
         server.stop_accepting()
         waiting: list[Any] = []
-        room = min(self.cfg.backlog, server.pool.free_count())
+        room = min(self.cfg.backlog, self._slots.pool.free_count())
         with contextlib.suppress(OSError):
             while len(waiting) < room and (accepted := server.do_read()):
                 waiting.append(accepted)
@@ -188,13 +196,6 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         for accepted in waiting:
             server.do_handle(*accepted)
         server.close()
-
-    def _wake_idle(self) -> None:
-        now = monotonic()
-        for connection in self._connections:
-            since = connection.idle_since
-            if since is not None and now - since >= IDLE_GRACE_SECONDS:
-                connection.wake()
 
     def _tell_app(self, event: str, limit: float | None = None) -> None:
         """Call the app's method named ``event``, if it has one, for at most ``limit`` seconds (None: no limit)."""

@@ -53,7 +53,7 @@ def test_section_5_of_reliability():
         "reuse_port": "False",
         "strip_header_spaces": "False",
         "timeout": "30",
-        "worker_connections": "1000",
+        "worker_connections": "2000",
     }
     assert {key: found[key] for key in expected} == expected
 

@@ -99,6 +99,58 @@ def test_connections_waiting_to_be_accepted_are_served_when_everything_stops(gun
     assert gateway.process.wait(10) == 0
 
 
+def test_B05_the_longest_idle_connection_makes_room_for_a_new_one(gunicorn, wait_until):
+    gateway = gunicorn("--worker-connections", "3", "--keep-alive", "60")
+    with gateway.client() as busy, gateway.client() as first, gateway.client() as second:
+        busy.send(REQUEST % b"/gated")
+        assert first.get("/echo").status == 200
+        assert second.get("/echo").status == 200
+        with gateway.client() as new:
+            assert new.get("/echo").status == 200  # within 10 seconds, and not a keep-alive time
+            assert first.closed()
+            assert second.get("/echo").status == 200
+        gateway.gate.touch()
+        assert busy.reply().body == b'"through"'
+
+
+def test_B05_a_worker_with_nothing_idle_accepts_as_soon_as_a_request_is_over(gunicorn, wait_until):
+    gateway = gunicorn("--worker-connections", "2", "--keep-alive", "60")
+    with gateway.client() as busy, gateway.client() as streaming, gateway.client() as new:
+        busy.send(REQUEST % b"/gated")
+        streaming.send(REQUEST % b"/stream")
+        streaming.until(b"data: 1\n\n\r\n")  # its head, which has left, said nothing of closing
+        new.send(REQUEST % b"/echo")
+        wait_until(lambda: "worker_full connections=2" in gateway.log())
+        assert select.select([new.sock], [], [], 0)[0] == []
+        gateway.gate.touch()
+        assert busy.reply()["Connection"] == "close"  # somebody waits
+        assert new.reply().status == 200
+        streaming.until(b"0\r\n\r\n")
+    with gateway.client() as client:
+        assert not client.get("/echo").has("Connection")
+
+
+def test_B05_a_connection_that_becomes_idle_is_given_up_for_who_waits(gunicorn, wait_until):
+    gateway = gunicorn("--worker-connections", "1", "--keep-alive", "60")
+    with gateway.client() as streaming, gateway.client() as new:
+        streaming.send(REQUEST % b"/stream")
+        streaming.until(b"data: 1\n\n\r\n")
+        new.send(REQUEST % b"/echo")
+        wait_until(lambda: "worker_full connections=1" in gateway.log())
+        gateway.gate.touch()
+        assert new.reply().status == 200
+        streaming.until(b"0\r\n\r\n")
+        assert streaming.closed()
+
+
+def test_B05_no_request_is_lost_to_making_room(gunicorn, wait_until):
+    """Five clients on four connections, each ending its own after 20 requests or when told to."""
+    gateway = gunicorn("--worker-connections", "4", "--keep-alive", "60")
+    with Load(gateway, keep=True, clients=5) as load:
+        wait_until(lambda: load.answered > 500)
+    assert load.failures == []
+
+
 def test_B05_beyond_worker_connections_they_wait_for_another_worker(gunicorn, wait_until):
     """One connection fills the worker; the second is accepted by the one that replaces it."""
     gateway = gunicorn("--worker-connections", "1")
