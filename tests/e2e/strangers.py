@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from gwproxy import Context, Gateway, Plugin, PluginConfig, hookimpl
+from gwproxy import Context, Gateway, Plugin, PluginConfig, Size, hookimpl
 
 SECRET = "s3cr3t-of-the-plugin"
 
@@ -113,13 +113,29 @@ class Reader(Plugin):
             ctx.response_headers["X-Read"] = "too long" if data is None else str(len(data))
 
 
+class HoardConfig(PluginConfig):
+    size: Size = 1 << 20
+
+
+class Hoard(Plugin):
+    """Keeps memory, for good."""
+
+    name = "stranger_hoard"
+    config_model = HoardConfig
+    kept: bytes = b""
+
+    @hookimpl
+    def pre_proxy(self, config: HoardConfig) -> None:
+        self.kept = b"x" * config.size
+
+
 def install(folder: Path) -> str:
     """Write the package into ``folder``; return what ``PYTHONPATH`` is to be."""
     (folder / "gwproxy_strangers.py").write_text(Path(__file__).read_text())
     information = folder / "gwproxy_strangers-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: gwproxy-strangers\nVersion: 1.0\n")
-    points = [f"{plugin.name} = gwproxy_strangers:{plugin.__name__}" for plugin in (Fault, Members, Claim, Stamp, Reader)]
+    points = [f"{plugin.name} = gwproxy_strangers:{plugin.__name__}" for plugin in (Fault, Members, Claim, Stamp, Reader, Hoard)]
     points.append("stranger_broken = gwproxy_strangers:Absent")
     (information / "entry_points.txt").write_text("\n".join(["[gwproxy]", *points, ""]))
     return str(folder)
