@@ -30,6 +30,7 @@ from gwproxy.registry import Registry
 from gwproxy.settings import Settings
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.connection import connect
+from gwproxy.store.redial import Redial
 from gwproxy.store.shared import LocalStore, RedisStore
 
 log = logging.getLogger("gwproxy.agent")
@@ -95,10 +96,12 @@ class Agent:
         for name, reason in self.registry.broken.items():
             log.error("plugin_refused plugin=%s reason=%s", name, reason)
         if settings.redis_url is not None:
-            self._store = RedisStore.from_url(settings.redis_url, prefix=settings.prefix)
-            client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4)
+            redial = Redial()
+            self._store = RedisStore.from_url(settings.redis_url, prefix=settings.prefix, redial=redial)
+            client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
             self._configurations = ConfigurationStore(client, settings.prefix)
             self._run(self._store.logs.run, self._stopping)
+            self._run(self._store.attend, self._stopping)
         self._ports = WorkerGateway(self._store, self.worker_id, settings.state_dir)
         for plugin, error in self.registry.notify("worker_started", gateway=self._ports):
             log.error("plugin_failed plugin=%s event=worker_started", plugin, exc_info=error)

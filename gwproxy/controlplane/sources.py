@@ -17,6 +17,8 @@ from gwproxy.store.configuration import ConfigurationStore
 log = logging.getLogger("gwproxy.sources")
 
 POLL = 0.5  # seconds between looks; hints make it quicker, this makes it certain
+SETTLE = 0.1  # seconds after a hint before the next is read: a storm of them is read in heaps, and nobody applies faster
+RESUBSCRIBE = (0.05, 0.5)  # seconds; how soon a worker may connect again is up to the Redial of its connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +85,24 @@ class RedisSource:
 
     def listen(self) -> None:
         """Follow the channel until closed: every message, and every reconnect, is a hint. Runs in the background."""
-        wait = 0.1
+        lost = False
         while not self._closed:
+            subscription = self._store.subscribe()
             try:
-                subscription = self._store.subscribe()
-                self._hint.set()  # what was published while nobody listened
-                try:
-                    while not self._closed:
-                        if subscription.wait(1.0):
-                            self._hint.set()
-                        wait = 0.1
-                finally:
-                    subscription.close()
+                while not self._closed:
+                    if subscription.wait(1.0):
+                        self._hint.set()  # or something may have been published while nobody listened
+                        time.sleep(SETTLE)
+                    if lost:
+                        log.info("subscription_back")
+                    lost = False
             except StoreUnavailable as error:
-                log.debug("subscription_lost reason=%s", error)
-                time.sleep(random.uniform(0, wait))  # noqa: S311 - full jitter, no secret
-                wait = min(wait * 2, 2.0)
+                if not lost:
+                    log.warning("subscription_lost reason=%s", error)
+                lost = True
+                time.sleep(random.uniform(*RESUBSCRIBE))  # noqa: S311 - jitter, no secret
+            finally:
+                subscription.close()
 
 
 class FileSource:

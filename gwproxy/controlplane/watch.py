@@ -135,10 +135,24 @@ class Watcher:
             except StoreUnavailable:
                 self._unjudged = candidate
                 raise
+        self._compare(candidate.revision, revision, digest)
         if digest == self.standing.digest:
             self._confirm(revision)
         elif digest != self._refused:
             self._consider(candidate.data, candidate.name, revision, digest)
+
+    def _compare(self, counter: int, revision: int, digest: str) -> None:
+        """Say when revisions do not grow: the store was emptied, or restored. The content decides all the same.
+
+        :param counter: the store's, when ``digest`` was read.
+        :param revision: that of ``digest``.
+        """
+        before = self.standing.revision
+        if self._revision_of is None or digest in (self.standing.digest, self._refused):
+            return
+        if before and (counter < before or revision == before):
+            log.warning("revision_not_higher revision=%d digest=%s before=%d", revision, digest[:12], before)
+            self._gateway.tally.add("revisions_not_higher")
 
     def _consider(self, data: bytes, name: str, revision: int, digest: str) -> None:
         """Apply what is new, or what this worker finds when it starts.

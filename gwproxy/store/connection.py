@@ -11,12 +11,13 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.connection import BlockingConnectionPool, SSLConnection, parse_url
+from redis.connection import BlockingConnectionPool, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.exceptions import RedisClusterException, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from gwproxy.errors import CommandFailed
+from gwproxy.store.redial import Paced, Redial
 
 #: What an unavailable or misbehaving store raises. ``RedisError`` alone is not enough: the cluster's client has its own.
 STORE_ERRORS: tuple[type[Exception], ...] = (RedisError, RedisClusterException, OSError)
@@ -27,7 +28,7 @@ _CREDENTIALS = re.compile(r"(?i)(://)[^\s/@]*@")
 _HASH_TAG = re.compile(r"\{[^{}]+\}")
 
 
-def connect(url: str, *, timeout: float = 0.1, max_connections: int = 64) -> redis.Redis:
+def connect(url: str, *, timeout: float = 0.1, max_connections: int = 64, redial: Redial | None = None) -> redis.Redis:
     """Make a client for ``url``; nothing is sent before its first command.
 
     No command is sent twice: a pooled connection that the server has closed meanwhile is found and replaced before
@@ -38,6 +39,7 @@ def connect(url: str, *, timeout: float = 0.1, max_connections: int = 64) -> red
         ``?sentinel_password=`` if the sentinels ask for one) or ``redis+cluster://host1,host2:port``.
     :param timeout: seconds for each of: a free connection, connecting, a reply.
     :param max_connections: at most; a further command waits for a free one.
+    :param redial: what paces attempts to connect, shared by all clients of a worker; None: nothing does. Not for a cluster.
     :raises CommandFailed: the URL makes no sense.
     """
     parts = _split(url)
@@ -50,11 +52,12 @@ def connect(url: str, *, timeout: float = 0.1, max_connections: int = 64) -> red
         "driver_info": None,  # saves two round trips on every new connection
     }
     if parts.scheme.endswith("+sentinel"):
-        return _sentinel(parts, options, timeout, max_connections)
+        return _sentinel(parts, options, timeout, max_connections, redial)
     if parts.scheme.endswith("+cluster"):
         return cast("redis.Redis", _LazyCluster(parts, options, max_connections))
     try:
-        own = {**_typed(parse_url)(url), **options}
+        own = {**_typed(parse_url)(url), **options, "redial": redial}
+        own["connection_class"] = _PACED[own.get("connection_class", Connection)]
         return redis.Redis(connection_pool=_typed(BlockingConnectionPool)(max_connections=max_connections, timeout=timeout, **own))
     except (ValueError, TypeError, RedisError) as error:
         raise CommandFailed(f"the Redis URL {mask_url(url)} makes no sense: {describe(error)}") from None
@@ -120,7 +123,22 @@ def _credentials(parts: SplitResult) -> dict[str, str]:
     return {key: value for key, value in named.items() if value}
 
 
-class _SentinelConnection(SentinelManagedConnection):
+class _Plain(Paced, Connection):
+    pass
+
+
+class _TLS(Paced, SSLConnection):
+    pass
+
+
+class _Unix(Paced, UnixDomainSocketConnection):
+    pass
+
+
+_PACED: dict[type, type] = {Connection: _Plain, SSLConnection: _TLS, UnixDomainSocketConnection: _Unix}
+
+
+class _SentinelConnection(Paced, SentinelManagedConnection):
     """Closes after an interrupted reply, as a plain connection does: the rest of it must not answer the next command."""
 
     def read_response(self, *args: Any, **options: Any) -> Any:
@@ -135,7 +153,7 @@ class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Finds the master by sentinel; waits for a free connection instead of failing."""
 
 
-def _sentinel(parts: SplitResult, options: dict[str, Any], timeout: float, max_connections: int) -> redis.Redis:
+def _sentinel(parts: SplitResult, options: dict[str, Any], timeout: float, max_connections: int, redial: Redial | None) -> redis.Redis:
     name, _, database = parts.path.strip("/").partition("/")
     if not name or (database and not database.isdigit()):
         raise CommandFailed(f"the Redis URL {mask_url(parts.geturl())} must end with /name or /name/database")
@@ -146,6 +164,7 @@ def _sentinel(parts: SplitResult, options: dict[str, Any], timeout: float, max_c
     tls = parts.scheme.startswith("rediss")
     sentinel = _typed(Sentinel)(_hosts(parts, 26379), sentinel_kwargs={**asking, "ssl": tls})
     own = {**options, **_credentials(parts), "db": int(database or 0), "max_connections": max_connections, "timeout": timeout}
+    own["redial"] = redial
     own["connection_class"] = _SentinelTLSConnection if tls else _SentinelConnection
     client: redis.Redis = sentinel.master_for(name, connection_pool_class=_BlockingSentinelPool, **own)
     return client

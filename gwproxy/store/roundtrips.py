@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import redis
@@ -14,14 +16,16 @@ from gwproxy.store.breaker import Breaker
 from gwproxy.store.connection import describe, is_cluster
 
 PATIENCE = 0.005  # seconds a call waits for a trip under way; a distant store would else be asked one trip at a time
+_PROBE_TIMEOUT = 1.0  # seconds
 MOST = 128  # commands a trip: more would keep the first waiting for the last
 
 
 class RoundTrips:
     """Sends commands of one worker; those that come while a trip is under way go together in the next.
 
-    An idle store is asked at once. A call ends within ``timeout`` seconds, whatever the store does (connecting anew
-    to a server that answers its handshake slowly may add to it); when a trip fails, those who waited for it fail too.
+    An idle store is asked at once. A call ends within ``timeout`` seconds, whatever the store does: in greenlets also if
+    a name is resolved slowly, a handshake is, or a reply comes byte by byte (threads have the sockets' timeouts only, which
+    begin anew with each of those). When a trip fails, those who waited for it fail too.
 
     :param timeout: seconds for a call, from its arrival to its reply.
     """
@@ -34,6 +38,7 @@ class RoundTrips:
         self._waiting: list[_Call] = []
         self._under_way = 0
         self._alone = is_cluster(client)
+        self._bound = _bound_of_greenlets()
 
     def execute(self, *command: str | bytes | int | float) -> Any:
         """Send one command and return its reply.
@@ -63,10 +68,17 @@ class RoundTrips:
             except NoScriptError as error:  # the store is well
                 return error
 
-        reply = self._breaker.call(send)
+        reply = self._breaker.call(lambda: self._bound(self._timeout, send))
         if isinstance(reply, NoScriptError):
             raise reply
         return reply
+
+    def probe(self, *command: str | bytes | int | float) -> None:
+        """Send one command, whatever the breaker says, as somebody who may wait for longer than a request.
+
+        :raises redis.RedisError: the store is not well.
+        """
+        self._bound(_PROBE_TIMEOUT, lambda: self._client.execute_command(*command))
 
     def _wait(self, call: _Call) -> list[_Call] | None:
         """Wait for a reply (None), or for the turn to lead a batch."""
@@ -108,7 +120,7 @@ class RoundTrips:
         failure = "the round trip was interrupted"
         also: list[_Call] = []
         try:
-            self._breaker.call(lambda: self._travel(batch, deadline))
+            self._breaker.call(lambda: self._bound(deadline - time.monotonic(), lambda: self._travel(batch, deadline)))
         except StoreUnavailable as error:
             failure = str(error)
             with self._lock:
@@ -148,6 +160,28 @@ class RoundTrips:
             raise
         finally:
             pool.release(connection)
+
+
+def _bound_of_greenlets() -> Callable[[float, Callable[[], Any]], Any]:
+    """Return what ends a function after some seconds wherever it waits: possible in greenlets, not in threads."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None or not monkey.is_module_patched("socket"):
+        return lambda seconds, function: function()
+    gevent = sys.modules["gevent"]
+
+    def bound(seconds: float, function: Callable[[], Any]) -> Any:
+        timer = gevent.Timeout(max(seconds, 0.001))
+        timer.start()
+        try:
+            return function()
+        except gevent.Timeout as expired:  # no Exception, so that nothing on its way takes it for an answer of one server of several
+            if expired is not timer:
+                raise
+            raise redis.TimeoutError("the store did not answer in its time") from None
+        finally:
+            timer.close()
+
+    return bound
 
 
 _NO_REPLY = object()

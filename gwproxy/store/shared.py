@@ -8,11 +8,12 @@ import redis
 
 from gwproxy.errors import StoreUnavailable
 from gwproxy.ports import Algorithm, Decision
-from gwproxy.store.breaker import Breaker
+from gwproxy.store.breaker import Breaker, StopEvent
 from gwproxy.store.connection import connect
 from gwproxy.store.counters import Counters
 from gwproxy.store.local_counters import LocalCounters
 from gwproxy.store.log_buffer import LogBuffer
+from gwproxy.store.redial import Redial
 from gwproxy.store.roundtrips import RoundTrips
 
 REQUEST_TIMEOUT = 0.1  # seconds a request waits for the store
@@ -31,7 +32,7 @@ class RedisStore:
     """Counters, keys and logs in Redis; one a worker. Nothing is sent, and nothing runs, before it is used.
 
     :param client: for requests, see :func:`~gwproxy.store.connection.connect`.
-    :param logs: where log entries wait; somebody has to ``run`` it.
+    :param logs: where log entries wait; somebody has to ``run`` it, and should :meth:`attend` the store.
     :param prefix: of every key.
     :param timeout: seconds a call takes at most.
     """
@@ -48,13 +49,23 @@ class RedisStore:
         self._local = LocalCounters()
 
     @classmethod
-    def from_url(cls, url: str, *, prefix: str = "gw:") -> RedisStore:
+    def from_url(cls, url: str, *, prefix: str = "gw:", redial: Redial | None = None) -> RedisStore:
         """Make a store for ``url``, with a connection of its own for logs.
 
+        :param redial: shared with the worker's other clients; None: it has one of its own.
         :raises CommandFailed: the URL makes no sense.
         """
-        logs = LogBuffer(connect(url, timeout=LOG_TIMEOUT, max_connections=1), prefix)
-        return cls(connect(url, timeout=REQUEST_TIMEOUT), logs, prefix=prefix)
+        redial = redial or Redial()
+        logs = LogBuffer(connect(url, timeout=LOG_TIMEOUT, max_connections=1, redial=redial), prefix)
+        return cls(connect(url, timeout=REQUEST_TIMEOUT, redial=redial), logs, prefix=prefix)
+
+    def attend(self, stop: StopEvent) -> None:
+        """Look after the breaker until ``stop`` is set: while it is open, ask the store about once a second to write.
+
+        Runs in the background; without it a request has to find out whether the store is back.
+        """
+        # Not PING: a replica, a full server or one without a disk answers that, and refuses what requests ask for.
+        self.breaker.attend(lambda: self._trips.probe("SET", self._key("probe"), b"", "PX", 1000), stop)
 
     @property
     def dropped(self) -> int:

@@ -76,6 +76,8 @@ class Subscription:
         self._heard, self._asked = time.monotonic(), None
 
     def _listen(self, until: float) -> bool:
+        if getattr(self._pubsub.connection, "outdated", False):
+            raise redis.ConnectionError("the store refused to write: another may be the master now")
         while True:
             now = time.monotonic()
             if self._asked is None and now - self._heard >= self._ping_every:
