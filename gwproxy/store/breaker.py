@@ -37,9 +37,19 @@ class Breaker:
     :param timeouts: in a row, 1 or more.
     :param open_for: seconds.
     :param clock: seconds, monotonic.
+    :param opened: called when it opens.
     """
 
-    def __init__(self, failures: int = 5, open_for: float = 1.0, clock: Callable[[], float] = time.monotonic, *, timeouts: int = 2) -> None:
+    def __init__(
+        self,
+        failures: int = 5,
+        open_for: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        timeouts: int = 2,
+        opened: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._when_opened = opened
         self._most_failures = failures
         self._most_timeouts = timeouts
         self._open_for = open_for
@@ -122,3 +132,4 @@ class Breaker:
         if not self._open:
             self._open, self._opened = True, now
             log.warning("store_breaker_opened reason=%r", self._why)
+            self._when_opened()

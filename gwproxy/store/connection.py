@@ -12,7 +12,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import BlockingConnectionPool, Connection, SSLConnection, UnixDomainSocketConnection, parse_url
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 
@@ -76,6 +76,11 @@ def describe(error: BaseException) -> str:
     """Return a message for the log: one line, no secrets, never empty."""
     text = " ".join(str(error).split()) or type(error).__name__
     return mask_url(text)[:300]
+
+
+def refuses_all(error: ResponseError) -> bool:
+    """Whether an error reply is the store's own state (READONLY, OOM, MISCONF, ...), and not a matter of one key or script."""
+    return type(error) not in (ResponseError, NoScriptError) or str(error).startswith(("MISCONF", "NOREPLICAS"))
 
 
 def mask_url(url: str) -> str:

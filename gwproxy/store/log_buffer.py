@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from gwproxy.errors import StoreUnavailable
-from gwproxy.store.connection import STORE_ERRORS, describe
+from gwproxy.store.connection import STORE_ERRORS, describe, refuses_all
 
 log = logging.getLogger(__name__)
 
@@ -150,8 +150,8 @@ class LogBuffer:
     def _settle(self, lists: dict[str, list[bytes]], replies: list[Any]) -> int:
         written, away = 0, ""
         for (name, entries), reply in zip(lists.items(), replies, strict=True):
-            if isinstance(reply, Exception) and type(reply) is not ResponseError:
-                away = describe(reply)  # READONLY, OOM, ...: it will take them later
+            if isinstance(reply, Exception) and (not isinstance(reply, ResponseError) or refuses_all(reply)):
+                away = describe(reply)  # it will take them later
                 continue
             if isinstance(reply, Exception):
                 self.dropped += len(entries)  # the key is no list: it never will

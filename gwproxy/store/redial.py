@@ -9,6 +9,7 @@ from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 PAUSE = (0.75, 1.25)  # seconds from one attempt to the next while the last one failed: jittered, one a second on average
 
@@ -16,8 +17,9 @@ PAUSE = (0.75, 1.25)  # seconds from one attempt to the next while the last one 
 class Redial:
     """One a worker. After an attempt to connect has failed, others fail at once until about a second has passed; then one may try.
 
-    It also tells connections apart by age: a store that refuses to write is a demoted master, and what was connected to it
-    before must find the new one, be it by name, by balancer or by sentinel.
+    It also tells connections apart by age. A store that refuses to write is a demoted master, and what is connected to it must
+    find the new one, be it by name, by balancer or by sentinel. And where one connection swallows everything the others of its age
+    are likely to: found out one after the other, each would cost its patience.
 
     :param clock: seconds, monotonic.
     """
@@ -26,6 +28,7 @@ class Redial:
         self._clock = clock
         self._why = ""
         self._next = 0.0
+        self._succeeded = 0  # how often
         self._renewed = float("-inf")
         self.generation = 0
 
@@ -39,16 +42,19 @@ class Redial:
             if now < self._next:
                 raise RedisConnectionError(self._why)
             self._pause(now)  # before the outcome is known: one at a time
+        succeeded = self._succeeded
         try:
             dial()
         except BaseException as error:  # also one that was cut off: it took its caller's time
-            self._why = str(error) if isinstance(error, RedisError) else f"connecting was cut off: {type(error).__name__}"
-            self._pause(self._clock())
+            if succeeded == self._succeeded:  # else it is old news: somebody has connected since it began
+                self._why = str(error) if isinstance(error, RedisError) else f"connecting was cut off: {type(error).__name__}"
+                self._pause(self._clock())
             raise
         self._why = ""
+        self._succeeded += 1
 
     def renew(self) -> None:
-        """Make what is connected now outdated; not more often than attempts are made."""
+        """Make what is connected now outdated, to be replaced when it is next used; not more often than attempts are made."""
         now = self._clock()
         if now - self._renewed >= PAUSE[0]:
             self._renewed = now
@@ -59,16 +65,17 @@ class Redial:
 
 
 class Paced:
-    """Mixed into a connection: asks a :class:`Redial` before it connects, and is replaced when the store refuses to write."""
+    """Mixed into a connection: asks a :class:`Redial` before it connects, and tells it of what all connections suffer from."""
 
     def __init__(self, *args: Any, redial: Redial | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._redial = redial
         self._generation = 0
+        self._greeted = False
 
     @property
     def outdated(self) -> bool:
-        """Whether it was made before the store refused to write."""
+        """Whether it is to be replaced: another one was found dead, or to lead to a store that refuses to write."""
         return self._redial is not None and self._generation != self._redial.generation
 
     def connect(self) -> None:
@@ -82,11 +89,13 @@ class Paced:
                 return
             connection.disconnect()
         dial = super().connect  # type: ignore[misc]  # of the class that this is mixed into
+        self._greeted = False
         if self._redial is None:
             dial()
-            return
-        self._generation = self._redial.generation
-        self._redial.attempt(dial)
+        else:
+            self._generation = self._redial.generation
+            self._redial.attempt(dial)
+        self._greeted = True
 
     def read_response(self, *args: Any, **options: Any) -> Any:
         """Read a reply; one that says READONLY is the last of this connection."""
@@ -95,6 +104,13 @@ class Paced:
         except ReadOnlyError:
             connection: Any = self
             connection.mark_for_reconnect()
-            if self._redial is not None:
-                self._redial.renew()
+            self._renew()
             raise
+        except RedisTimeoutError:
+            if self._greeted and "timeout" not in options:  # it had all its time, and not what was left of a request's
+                self._renew()
+            raise
+
+    def _renew(self) -> None:
+        if self._redial is not None:
+            self._redial.renew()

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.breaker import Breaker
-from gwproxy.store.connection import describe, is_cluster
+from gwproxy.store.connection import describe, is_cluster, refuses_all
 
 PATIENCE = 0.005  # seconds a call waits for a trip under way; a distant store would else be asked one trip at a time
 _PROBE_TIMEOUT = 1.0  # seconds
@@ -78,7 +78,11 @@ class RoundTrips:
 
         :raises redis.RedisError: the store is not well.
         """
-        self._bound(_PROBE_TIMEOUT, lambda: self._client.execute_command(*command))
+        if self._alone:
+            self._bound(_PROBE_TIMEOUT, lambda: self._client.execute_command(*command))
+            return
+        deadline = time.monotonic() + _PROBE_TIMEOUT
+        self._bound(_PROBE_TIMEOUT, lambda: self._travel([_Call(command, deadline)], deadline))
 
     def _wait(self, call: _Call) -> list[_Call] | None:
         """Wait for a reply (None), or for the turn to lead a batch."""
@@ -151,7 +155,7 @@ class RoundTrips:
                     call.reply = connection.read_response(timeout=max(deadline - time.monotonic(), 0.001))
                 except ResponseError as error:
                     call.reply = error
-                    if type(error) not in (ResponseError, NoScriptError):  # READONLY, OOM, NOPERM, ...: not this key's fault
+                    if refuses_all(error):
                         grave = error
             if grave is not None:
                 raise grave

@@ -57,7 +57,9 @@ class RedisStore:
         """
         redial = redial or Redial()
         logs = LogBuffer(connect(url, timeout=LOG_TIMEOUT, max_connections=1, redial=redial), prefix)
-        return cls(connect(url, timeout=REQUEST_TIMEOUT, redial=redial), logs, prefix=prefix)
+        # A pool of connections that are half-open would else cost a probe each.
+        breaker = Breaker(opened=redial.renew)
+        return cls(connect(url, timeout=REQUEST_TIMEOUT, redial=redial), logs, prefix=prefix, breaker=breaker)
 
     def attend(self, stop: StopEvent) -> None:
         """Look after the breaker until ``stop`` is set: while it is open, ask the store about once a second to write.

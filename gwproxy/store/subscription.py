@@ -43,6 +43,8 @@ class Subscription:
         :raises StoreUnavailable: the connection is lost, or could not be made; pause, then call again.
         """
         try:
+            if getattr(self._pubsub, "connection", None) and getattr(self._pubsub.connection, "outdated", False):
+                self.close()  # the store refused to write somewhere else: another may be the master now
             if self._pubsub is None:
                 self._connect()
                 return True
@@ -76,8 +78,6 @@ class Subscription:
         self._heard, self._asked = time.monotonic(), None
 
     def _listen(self, until: float) -> bool:
-        if getattr(self._pubsub.connection, "outdated", False):
-            raise redis.ConnectionError("the store refused to write: another may be the master now")
         while True:
             now = time.monotonic()
             if self._asked is None and now - self._heard >= self._ping_every:

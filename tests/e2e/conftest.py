@@ -78,9 +78,9 @@ class RedisServer:
         self.process: Process | None = None
         self.start()
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         command = ["redis-server", "--port", "0", "--unixsocket", self.path, "--save", "", "--dir", str(self.folder)]
-        self.process = Process(command, self.folder / "redis.log")
+        self.process = Process([*command, *options], self.folder / "redis.log")
         until(lambda: self.client().ping(), "redis-server")
 
     def stop(self) -> None:

@@ -90,6 +90,70 @@ def test_one_probe_after_a_while_decides(breaker, clock):
     assert not breaker.is_open  # it starts counting anew
 
 
+def test_Q03_two_timeouts_in_a_row_are_enough(clock):
+    opened = []
+    breaker = Breaker(failures=9, timeouts=2, clock=clock, opened=lambda: opened.append(1))
+    for error in (redis.TimeoutError("slow"), redis.ConnectionError("refused"), redis.TimeoutError("slow")):
+        with pytest.raises(StoreUnavailable):
+            breaker.call(failing(error))
+    assert not breaker.is_open  # not in a row
+    with pytest.raises(StoreUnavailable):
+        breaker.call(failing(TimeoutError("slow")))
+    assert (breaker.is_open, opened) == (True, [1])
+
+
+class Rounds:
+    """Ends ``attend`` after some rounds; ``each`` is done in every one."""
+
+    def __init__(self, rounds: int, each=lambda: None) -> None:
+        self._left = rounds
+        self._each = each
+
+    def wait(self, timeout: float) -> bool:
+        assert 0 < timeout <= 1.0
+        self._each()
+        self._left -= 1
+        return self._left < 0
+
+
+def test_Q03_while_it_is_attended_no_call_probes(breaker, clock):
+    trip(breaker)
+
+    def refused() -> None:
+        clock.now += 60.0
+        with pytest.raises(StoreUnavailable, match="left alone"):
+            breaker.call(lambda: pytest.fail("a request was made to probe"))
+
+    breaker.attend(failing(redis.ConnectionError("still away")), Rounds(3, refused))
+    assert breaker.call(lambda: "probed by a call, now that nobody attends") is not None
+
+
+def test_what_attends_it_probes_only_while_it_is_open_and_closes_it(breaker, caplog):
+    caplog.set_level("INFO")
+    probes = []
+    breaker.attend(lambda: probes.append(1), Rounds(3))
+    assert probes == []
+    trip(breaker)
+    trip_again = breaker.is_open
+    breaker.attend(lambda: probes.append(1), Rounds(3))
+    assert (trip_again, breaker.is_open, probes) == (True, False, [1])
+    assert [record.message.split()[0] for record in caplog.records] == ["store_breaker_opened", "store_breaker_closed"]
+
+
+def test_a_probe_that_fails_in_an_unforeseen_way_is_not_the_last(breaker, caplog):
+    trip(breaker)
+    answers = iter([KeyError("bug"), None])
+
+    def probe() -> None:
+        answer = next(answers)
+        if answer is not None:
+            raise answer
+
+    breaker.attend(probe, Rounds(2))
+    assert not breaker.is_open
+    assert any("store_probe_failed" in record.message for record in caplog.records)
+
+
 def test_only_one_call_probes(breaker, clock):
     trip(breaker)
     clock.now += 1.0

@@ -71,6 +71,37 @@ def test_Q05_a_frozen_store_stops_neither_requests_nor_the_rest_of_the_worker(se
     assert output == ["True False", "True", "True"]
 
 
+def test_a_call_ends_in_its_time_also_where_sockets_have_no_timeout(server):
+    """A name that is resolved slowly; a reply that comes byte by byte, each in time."""
+    output = run(
+        server,
+        """
+        import socket
+        from gevent.server import StreamServer
+
+        def took(url):
+            slow, began = RedisStore.from_url(url), time.monotonic()
+            try:
+                slow.claim("k", ttl=1)
+            except StoreUnavailable as error:
+                return time.monotonic() - began < 1, str(error)
+
+        def drip(sock, address):
+            for byte in b"+" + b"x" * 100:
+                sock.sendall(bytes([byte]))
+                gevent.sleep(0.05)
+
+        listener = StreamServer(("127.0.0.1", 0), drip)
+        listener.start()
+        print(took(f"redis://127.0.0.1:{listener.server_port}"))
+        resolve = socket.getaddrinfo
+        socket.getaddrinfo = lambda *args: gevent.sleep(5) or resolve(*args)
+        print(took("redis://localhost"))
+        """,
+    )
+    assert output == ["(True, 'the store did not answer in its time')"] * 2
+
+
 def test_Q06_greenlets_killed_in_the_middle_mix_up_nobodys_replies(server):
     output = run(
         server,
