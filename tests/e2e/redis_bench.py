@@ -10,6 +10,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,20 @@ class Bench:
         began = time.monotonic()
         self.settled(self.publish(f"/after/{mark}"))
         return time.monotonic() - began
+
+    def fill_pools(self) -> None:
+        """Make every worker keep several connections for requests: one that waits for replies asks on another."""
+        self.relay.delay = 0.05
+
+        def ask(_: int) -> None:
+            with RawClient(self.gateway.port) as client:
+                for _ in range(3):
+                    client.ask("/allow")
+
+        with ThreadPoolExecutor(12 * self.gateway.workers) as pool:
+            list(pool.map(ask, range(12 * self.gateway.workers)))
+        self.relay.delay = 0.0
+        until(self.exact, "an exact limit")
 
     def deliver(self) -> requests.Response:
         """Send a webhook nobody has sent before."""
