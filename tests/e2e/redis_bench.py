@@ -118,7 +118,7 @@ class Bench:
 
     def fill_pools(self) -> None:
         """Make every worker keep several connections for requests: one that waits for replies asks on another."""
-        self.relay.delay = 0.05
+        self.relay.delay = 0.02
 
         def ask(_: int) -> None:
             with RawClient(self.gateway.port) as client:
