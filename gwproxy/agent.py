@@ -10,7 +10,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from gwproxy.store.shared import LocalStore, RedisStore
 log = logging.getLogger("gwproxy.agent")
 
 STORE_TIMEOUT = 2.0  # seconds for what no request waits for
+FAREWELL = 2.0  # seconds a plugin has for its worker_stopping: logs are still to be written after it
 TIDY_EVERY = 15.0  # seconds between two looks for idle upstream connections that are past use
 
 
@@ -72,6 +74,15 @@ def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, 
         return None, error
 
 
+@contextmanager
+def _survived(part: str) -> Iterator[None]:
+    """Go on without a part of the worker that fails to start: what serves requests does not depend on it (R33)."""
+    try:
+        yield
+    except BaseException:
+        log.exception("agent_part_failed part=%s", part)
+
+
 class Agent:
     """Everything of a worker that is not a request."""
 
@@ -91,33 +102,17 @@ class Agent:
 
     def start(self) -> None:
         """Load plugins, then follow the configuration and report, in the background."""
-        settings = self._settings
-        self.registry = Registry.discover()
+        with _survived("plugins"):
+            self.registry = Registry.discover()
         for name, reason in self.registry.broken.items():
             log.error("plugin_refused plugin=%s reason=%s", name, reason)
-        if settings.redis_url is not None:
-            redial = Redial()
-            self._store = RedisStore.from_url(settings.redis_url, prefix=settings.prefix, redial=redial)
-            client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
-            self._configurations = ConfigurationStore(client, settings.prefix)
-            self._run(self._store.logs.run, self._stopping)
-            self._run(self._store.attend, self._stopping)
-        self._ports = WorkerGateway(self._store, self.worker_id, settings.state_dir)
+        self._open_store()
+        self._ports = WorkerGateway(self._store, self.worker_id, self._settings.state_dir)
         for plugin, error in self.registry.notify("worker_started", gateway=self._ports):
             log.error("plugin_failed plugin=%s event=worker_started", plugin, exc_info=error)
         watcher = self._watcher = self._make_watcher()
-        if self._configurations is not None:
-            self._heartbeat = Heartbeat(
-                self._configurations,
-                self.worker_id,
-                lambda: watcher.standing,
-                self.registry,
-                self._gateway.upstreams,
-                lambda: self._store.dropped,
-                self._gateway.tally,
-                self._started,
-            )
-            self._run(self._heartbeat.run)
+        with _survived("heartbeat"):
+            self._start_heartbeat(watcher)
         self._run(self._seed_and_watch, watcher)
         self._run(self._tidy)
         self._run(HealthChecks(self._gateway.upstreams).run)
@@ -138,7 +133,7 @@ class Agent:
         """Stop following, let plugins say goodbye, write what waits to be logged."""
         if self._watcher is not None:
             self._watcher.close()
-        for plugin, error in self.registry.notify("worker_stopping"):
+        for plugin, error in self.registry.notify("worker_stopping", FAREWELL):
             log.error("plugin_failed plugin=%s event=worker_stopping", plugin, exc_info=error)
         if self._ports is not None:
             self._ports.close()
@@ -147,6 +142,32 @@ class Agent:
         if self._heartbeat is not None:
             self._heartbeat.close()
         self._background.close()
+
+    def _open_store(self) -> None:
+        settings = self._settings
+        if settings.redis_url is None:
+            return
+        redial = Redial()
+        store = RedisStore.from_url(settings.redis_url, prefix=settings.prefix, redial=redial)
+        client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
+        self._store, self._configurations = store, ConfigurationStore(client, settings.prefix)
+        self._run(store.logs.run, self._stopping)
+        self._run(store.attend, self._stopping)
+
+    def _start_heartbeat(self, watcher: Watcher) -> None:
+        if self._configurations is None:
+            return
+        self._heartbeat = Heartbeat(
+            self._configurations,
+            self.worker_id,
+            lambda: watcher.standing,
+            self.registry,
+            self._gateway.upstreams,
+            lambda: self._store.dropped,
+            self._gateway.tally,
+            self._started,
+        )
+        self._run(self._heartbeat.run)
 
     def _run(self, function: Callable[..., object], *args: Any) -> None:
         self._background.run(function, *args)

@@ -15,6 +15,8 @@ import orjson
 
 from gwproxy.agent import Agent
 from gwproxy.context import Context, Outcome
+from gwproxy.dataplane import chain
+from gwproxy.dataplane.blocked import LoopWatchdog
 from gwproxy.dataplane.budgets import BudgetWatchdog
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.ingress import Ingress
@@ -49,7 +51,8 @@ class App:
         self.upstreams = Upstreams()
         self.gateway = Gateway(self.upstreams)
         self.tally = self.gateway.tally  # the worker counts there, too
-        self._watchdog = BudgetWatchdog(self.gateway)
+        self._budgets = BudgetWatchdog(self.gateway)
+        self._loop_watchdog = LoopWatchdog(self._budgets, self.tally)
         self.agent: Agent | None = None
         self._ingress = Ingress(())
 
@@ -61,7 +64,8 @@ class App:
         settings = self._settings or Settings.from_environment()
         self._ingress = Ingress(settings.trusted_proxies)
         self.gateway.max_in_flight = settings.max_in_flight
-        self._watchdog.start()
+        self._budgets.start()
+        self._loop_watchdog.start()
         self.agent = Agent(settings, self.gateway)
         self.agent.start()
 
@@ -74,10 +78,13 @@ class App:
 
     def stop(self) -> None:
         """Stop following the configuration, flush what waits to be logged, close connections."""
-        self._watchdog.stop()
-        if self.agent is not None:
-            self.agent.stop()
-        self.upstreams.keep(())
+        try:
+            if self.agent is not None:
+                self.agent.stop()
+        finally:
+            self._loop_watchdog.stop()
+            self._budgets.stop()
+            self.upstreams.keep(())
 
     @property
     def ready(self) -> bool:
@@ -162,16 +169,14 @@ class Sending:
             return
         self._closed = True
         ctx = self._ctx
-        self._gateway.in_flight.discard(ctx)
         response = ctx.response
         assert response is not None  # noqa: S101
-        response.body.close()
-        outcome = Outcome(response.status, ctx.request.body.received, self._sent, time.monotonic() - ctx.started, self._completed)
-        for finisher in ctx.finishers:
-            try:
-                finisher(outcome)
-            except (Exception, SystemExit):
-                log.exception("on_finish_failed request=%s", ctx.request_id)
+        try:
+            response.body.close()
+            took = time.monotonic() - ctx.started
+            chain.finish(ctx, Outcome(response.status, ctx.request.body.received, self._sent, took, self._completed))
+        finally:
+            self._gateway.in_flight.discard(ctx)  # only now: what finishers take counts against budgets
 
 
 class Tunnelling(Sending):

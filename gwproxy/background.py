@@ -35,5 +35,7 @@ class Background:
 def _guarded(function: Callable[..., object], *args: Any) -> None:
     try:
         function(*args)
-    except (Exception, SystemExit):  # gevent would end the worker with the exit of a greenlet
+    except gevent.GreenletExit:
+        pass  # the worker stops, or the function ends itself
+    except BaseException:  # gevent would end the worker with a greenlet that exits or is interrupted
         log.exception("background_failed function=%s", getattr(function, "__qualname__", function))

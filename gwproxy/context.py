@@ -117,6 +117,7 @@ class Context:
         "_aborted",
         "_authenticated",
         "_consumer_of",
+        "_finisher_steps",
         "_forwarded",
         "_greenlet",
         "_step",
@@ -164,7 +165,9 @@ class Context:
         self._aborted: Aborted | None = None
         self._authenticated = False
         self._forwarded: Response | None = None  # the upstream's, whatever a plugin puts in its place
-        # What runs now, since when, and in which greenlet: the watchdog of budgets looks here.
+        self._finisher_steps: list[object] = []  # which step registered each finisher
+        # What runs now (a step, one that was cut off, or the twin in which a shadow's runs), since when, and in which
+        # greenlet: the watchdogs look here.
         self._step: object = None
         self._step_since = 0.0
         self._greenlet: object = None
@@ -200,9 +203,11 @@ class Context:
     def on_finish(self, function: Callable[[Outcome], object]) -> None:
         """Call ``function`` after the last byte has been sent, or the connection was lost.
 
-        What it raises is logged and does nothing else.
+        What it raises is logged and does nothing else. It has the ``budget`` of the entry that registers it: the next
+        request of the connection waits until it has returned.
         """
         self.finishers.append(function)
+        self._finisher_steps.append(self._step)
 
     def shadow(self) -> Context:
         """Return a twin for a plugin in shadow mode: what it changes there changes nothing here, but bodies are shared."""

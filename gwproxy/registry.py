@@ -7,18 +7,24 @@ priorities or configurations, so the chains are compiled from :attr:`Registered.
 from __future__ import annotations
 
 import inspect
+import signal
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
+from gevent import Timeout
 
-from gwproxy.errors import PluginRefused
+from gwproxy.errors import BudgetExceeded, PluginRefused
 from gwproxy.hookspecs import PHASES, HookSpecs
 from gwproxy.plugin import Plugin, PluginConfig
 
 GROUP = "gwproxy"
+
+#: Seconds a lifecycle hook may take: a worker neither starts nor follows its configuration meanwhile.
+EVENT_BUDGET = 5.0
 
 #: A hook as the chain calls it.
 Hook = Callable[[Any, PluginConfig], object]
@@ -38,6 +44,20 @@ class Registered:
     plugin: Plugin
     package: str
     hooks: Mapping[str, Hook] = field(repr=False)
+
+
+class Deadline:
+    """When a lifecycle hook has to be done.
+
+    :ivar limit: seconds it may take in all.
+    :ivar at: the time it is told to end, next; of :func:`time.monotonic`.
+    """
+
+    __slots__ = ("at", "limit")
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.at = time.monotonic() + limit
 
 
 class Registry:
@@ -60,14 +80,17 @@ class Registry:
         for point in entry_points(group=GROUP):
             by_name.setdefault(point.name, []).append(point)
         for name, points in sorted(by_name.items()):
-            distinct = {(point.value, _package(point)): point for point in points}
             try:
+                distinct = {(point.value, _package(point)): point for point in points}
                 if len(distinct) > 1:
                     packages = " and ".join(sorted({_package(point) for point in points}))
                     raise PluginRefused(name, f"the name is taken twice, by {packages}; uninstall one of them")
                 registry.add(_load(name, points[0]), package=_package(points[0]), name=name)
             except PluginRefused as refused:
                 registry.broken[name] = refused.reason
+            except BaseException as error:  # metadata that is damaged, a class whose attributes raise: nobody else's fault
+                _let_pass(error)
+                registry.broken[name] = f"cannot be looked at: {type(error).__name__}: {error}"
         return registry
 
     @classmethod
@@ -117,14 +140,18 @@ class Registry:
     def __iter__(self) -> Iterator[Registered]:
         return iter(self._registered.values())
 
-    def notify(self, event: str, **arguments: object) -> list[tuple[str, BaseException]]:
-        """Call a lifecycle hook of every plugin that has it; return the plugins that raised, with what they raised."""
+    def notify(self, event: str, limit: float = EVENT_BUDGET, **arguments: object) -> list[tuple[str, BaseException]]:
+        """Call a lifecycle hook of every plugin that has it; return the plugins that raised, with what they raised.
+
+        :param limit: seconds each may take; one that takes longer is cut off with :class:`BudgetExceeded`.
+        """
         failures: list[tuple[str, BaseException]] = []
         for implementation in getattr(self._manager.hook, event).get_hookimpls():
+            values = [arguments[name] for name in implementation.argnames]
             try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
+                _call_event(implementation.plugin_name, event, implementation.function, values, Deadline(limit))
             # A lifecycle hook of one plugin must stop neither the others nor the worker; an exit at boot would end the master too.
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
                 failures.append((implementation.plugin_name, error))
         return failures
 
@@ -155,6 +182,15 @@ class Registry:
         return hooks
 
 
+def _call_event(plugin: str, event: str, function: Callable[..., object], values: list[object], deadline: Deadline) -> None:
+    with Timeout(deadline.limit, BudgetExceeded(f"{plugin} in {event}")):
+        function(*values)
+
+
+#: Lifecycle hooks run in frames of this, whose locals ``plugin``, ``event`` and ``deadline`` say which.
+EVENT_CODE = _call_event.__code__
+
+
 def _positional(function: Callable[..., object], names: tuple[str, ...]) -> Hook:
     """Return ``function`` callable as ``(ctx, config)``, whichever of them it asked for."""
     if names == ("ctx", "config"):
@@ -164,11 +200,18 @@ def _positional(function: Callable[..., object], names: tuple[str, ...]) -> Hook
     return lambda ctx, config: function(**{name: {"ctx": ctx, "config": config}[name] for name in names})
 
 
+def _let_pass(error: BaseException) -> None:
+    """Raise ``error`` again if it is the user's Ctrl-C: a worker, which has a handler of its own, gets none of those."""
+    if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        raise error
+
+
 def _load(name: str, point: EntryPoint) -> object:
     try:
         loaded = point.load()
         return loaded() if inspect.isclass(loaded) else loaded
-    except (Exception, SystemExit) as error:  # a package may raise anything when it is imported
+    except BaseException as error:  # a package may raise anything when it is imported
+        _let_pass(error)
         raise PluginRefused(name, f"{_package(point)} does not import: {type(error).__name__}: {error}") from error
 
 
@@ -177,6 +220,8 @@ def _checked(plugin: object, name: str | None) -> Plugin:
         raise PluginRefused(name or type(plugin).__name__, f"{type(plugin).__name__} is not a subclass of gwproxy.Plugin")
     if name is not None and plugin.name != name:
         raise PluginRefused(name, f"its class says name = {plugin.name!r}; it must be the name of its entry point")
+    if not isinstance(plugin.version, str):
+        raise PluginRefused(plugin.name, f"version is {plugin.version!r}, not a string")
     if not isinstance(plugin.priority, int) or isinstance(plugin.priority, bool):
         raise PluginRefused(plugin.name, f"priority is {plugin.priority!r}, not a whole number")
     if not (inspect.isclass(plugin.config_model) and issubclass(plugin.config_model, PluginConfig)):

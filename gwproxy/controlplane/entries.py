@@ -99,7 +99,7 @@ class EntryChecker:
             if seconds > SLOWEST:
                 # Once more: the machine may have paused, and nobody's configuration is to blame for that.
                 seconds = min(seconds, _timed(lambda: validate(model, part, self._report))[1])
-        except Exception as error:  # a stranger's validator: whatever it raises refuses the document, and no more
+        except BaseException as error:  # a stranger's validator: whatever it raises refuses the document, and no more
             # The error's own text stays out: it may hold secrets.
             found = f"a configuration over which plugin {plugin.name!r} raised {type(error).__name__}"
             self._report.refuse(part.path, found, "a plugin that accepts or refuses it")

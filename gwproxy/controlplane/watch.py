@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gevent import GreenletExit
+
 from gwproxy.controlplane.build import Builder
 from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.last_good import LastGoodFile
@@ -86,7 +88,9 @@ class Watcher:
             began = time.monotonic()
             try:
                 self.step()
-            except Exception as error:  # whatever it was, the next look may find it mended
+            except GreenletExit:
+                raise  # the worker stops
+            except BaseException as error:  # whatever it was (a plugin's model may raise anything), the next look may find it mended
                 log.exception("watch_failed")
                 self._report_refused(f"an unexpected {type(error).__name__}; the log of the worker says more")
             self.looked = True

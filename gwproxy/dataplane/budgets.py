@@ -2,7 +2,7 @@
 
 A timer a hook would cost more than the hook. Instead the chain notes what runs since when, and this looks at all
 requests in flight ten times a second: a hook that waits beyond its budget has :class:`BudgetExceeded` thrown into it.
-It cannot cut off what never waits (a busy loop): that holds the whole worker, the watchdog included.
+What never waits (a busy loop) holds the whole worker, this watchdog included: :mod:`gwproxy.dataplane.blocked` is for that.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ from typing import Any
 from gevent import get_hub
 
 from gwproxy.context import Context
-from gwproxy.dataplane.chain import Step, waited
+from gwproxy.dataplane.chain import Overdue, Step, waited
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.errors import BudgetExceeded
+from gwproxy.tally import Tally
 
 INTERVAL = 0.1  # seconds: how far beyond its budget a hook may get
+GRACE = 1.0  # seconds for a hook to clean up, before it is told again
 
 
 class BudgetWatchdog:
-    """Cuts off hooks that run out of their budget; accurate to a tenth of a second."""
+    """Cuts off hooks that run out of their budget; accurate to a tenth of a second.
+
+    :ivar turns: how often it has looked: while this does not grow, the loop of the worker is blocked.
+    """
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._timer: Any = None
+        self.turns = 0
 
     def start(self) -> None:
         """Start looking; once a worker, in its hub's thread."""
@@ -42,18 +48,37 @@ class BudgetWatchdog:
     def _look(self) -> None:
         # Runs in the hub, so that a throw switches straight into the hook and comes back here: between the look and
         # the throw nothing else can run, and no hook is hit that has just finished.
+        self.turns += 1
         now = time.monotonic()
-        for ctx in [ctx for ctx in self._gateway.in_flight if _over(ctx, now)]:
-            step = ctx._step
-            if isinstance(step, Step):
-                ctx._step = None  # once
-                ctx._greenlet.throw(BudgetExceeded(f"{step.plugin} in {step.phase}"))  # type: ignore[attr-defined]
+        for ctx in [ctx for ctx in map(acting, self._gateway.in_flight) if overdue_by(ctx, now) > 0]:
+            if overdue_by(ctx, now) > 0:
+                ctx._greenlet.throw(cut_off(ctx, now, self._gateway.tally))  # type: ignore[attr-defined]
 
 
-def _over(ctx: Context, now: float) -> bool:
+def acting(ctx: Context) -> Context:
+    """Return the context in which a hook of this request runs: its own, or the twin of a plugin in shadow mode."""
+    return ctx._step if isinstance(ctx._step, Context) else ctx
+
+
+def overdue_by(ctx: Context, now: float) -> float:
+    """Return for how many seconds the hook that runs should have been told to end; 0.0 or less: it need not, or none runs."""
     step, response = ctx._step, ctx.response
+    if isinstance(step, Overdue):
+        return now - step.again
     if not isinstance(step, Step) or ctx.request.body.waiting_since is not None:
-        return False
+        return 0.0
     if response is not None and response.body.waiting_since is not None:
-        return False
-    return now - waited(ctx) - ctx._step_since > step.budget
+        return 0.0
+    return now - waited(ctx) - ctx._step_since - step.budget
+
+
+def cut_off(ctx: Context, now: float, tally: Tally) -> BudgetExceeded:
+    """Note that the hook that runs is cut off, and return what has to be raised in it."""
+    step = ctx._step
+    if isinstance(step, Overdue):  # it has swallowed it; counted it was
+        step = step.step
+    else:
+        assert isinstance(step, Step)  # noqa: S101 - it is overdue
+        tally.add("budget_exceeded", step.plugin)
+    ctx._step = Overdue(step, now + GRACE)
+    return BudgetExceeded(f"{step.plugin} in {step.phase}")

@@ -1,19 +1,23 @@
 """The plugin chain: what runs in a phase, and what happens when it misbehaves.
 
 A chain is compiled when a configuration is applied: a tuple of :class:`Step` a phase. Running one costs a loop over
-that tuple. The one ``except Exception`` of the data plane is here: a plugin that crashes ends its request, and never
-lets it go on as if the plugin had agreed.
+that tuple. Whatever a plugin raises, ``BaseException`` included, is caught here and nowhere else in the data plane: it
+ends the plugin's own request, and never lets it go on as if the plugin had agreed.
+
+What runs now is noted in the context: :mod:`gwproxy.dataplane.budgets` cuts off what takes too long, and
+:mod:`gwproxy.dataplane.blocked` finds what keeps the worker from all other requests.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from gevent import GreenletExit
 
-from gwproxy.context import Context, Shadowed
+from gwproxy.context import Context, Outcome, Shadowed
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, RequestTimeout, ServiceUnavailable, StoreUnavailable
 from gwproxy.messages import Response
 from gwproxy.plugin import PluginConfig
@@ -60,6 +64,19 @@ class Step:
 
 
 Steps = tuple[Step, ...]
+
+
+class Overdue:
+    """What stands in ``ctx._step`` in place of a step that was cut off, until its hook has ended.
+
+    :ivar again: when it is told again, having swallowed it; of :func:`time.monotonic`.
+    """
+
+    __slots__ = ("again", "step")
+
+    def __init__(self, step: Step, again: float) -> None:
+        self.step = step
+        self.again = again
 
 
 def run(steps: Steps, ctx: Context) -> None:
@@ -115,7 +132,7 @@ def response_of(aborted: Aborted) -> Response:
         if not 200 <= aborted.status <= 599:
             raise ValueError(f"status {aborted.status} is not within 200 and 599")
         return Response.of(aborted.status, aborted.body, aborted.headers)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # of strangers' objects, say in the headers
         log.error("abort_refused reason=%s", error)
         return Response.error(500)
 
@@ -134,18 +151,40 @@ def waited(ctx: Context) -> float:
     return ctx.request.body.waited if response is None else ctx.request.body.waited + response.body.waited
 
 
+def finish(ctx: Context, outcome: Outcome) -> None:
+    """Call what plugins registered with ``ctx.on_finish``, each guarded by itself and within the budget of its entry."""
+    for number, function in enumerate(ctx.finishers):
+        step = ctx._finisher_steps[number] if number < len(ctx._finisher_steps) else None
+        _finish(step if isinstance(step, Step) else _NOBODY, ctx, function, outcome)
+
+
+def thrown(error: BaseException) -> bool:
+    """Whether ``error`` is a kill from outside: it came while the greenlet was switched away.
+
+    A plugin may raise ``GreenletExit`` itself. That is a crash like any other; its innermost frame is then the plugin's.
+    """
+    if not isinstance(error, GreenletExit):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and "greenlet_primitives" in trace.tb_frame.f_code.co_filename
+
+
 def _run(step: Step, ctx: Context) -> None:
     ctx._step_since = time.monotonic() - waited(ctx)
     ctx._step = step
     try:
         step.call(ctx, step.config)
+        if ctx._step is not step:
+            raise BudgetExceeded("and swallowed it")  # like an abort, it cannot be undone
     except Aborted:
         raise
     except (ClientGone, RequestTimeout):
         raise  # the connection is beyond use, whatever the plugin's policy
     except BaseException as error:
         ctx._step = None
-        if isinstance(error, GreenletExit):
+        if thrown(error):
             raise
         _failed(step, ctx, error)
     finally:
@@ -154,9 +193,39 @@ def _run(step: Step, ctx: Context) -> None:
         raise ctx._aborted  # the plugin swallowed it; an abort cannot be undone
 
 
+def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], outcome: Outcome) -> None:
+    ctx._step_since = time.monotonic() - waited(ctx)
+    ctx._step = step
+    try:
+        function(outcome)
+        if ctx._step is not step:
+            raise BudgetExceeded("and swallowed it")
+    except BaseException as error:
+        ctx._step = None
+        if thrown(error):
+            raise
+        if isinstance(error, BudgetExceeded):
+            log.error("plugin_over_budget plugin=%s phase=on_finish route=%s budget=%s", step.plugin, _route(ctx), step.budget)
+        else:
+            log.error("on_finish_failed plugin=%s request=%s", step.plugin, ctx.request_id, exc_info=error)
+    finally:
+        ctx._step = None
+
+
+#: Hooks of requests run in frames of these, whose locals ``step`` and ``ctx`` say which.
+HOOK_CODES = frozenset({_run.__code__, _finish.__code__})
+FINISH_CODE = _finish.__code__
+
+_NOBODY = Step(lambda ctx, config: None, PluginConfig(), plugin="unknown", phase="on_finish")
+
+
+def _route(ctx: Context) -> str | None:
+    return ctx.route.id if ctx.route else None
+
+
 def _failed(step: Step, ctx: Context, error: BaseException) -> None:
     """Log a crash and raise what the client gets, unless the entry says ``on_error: ignore``."""
-    route = ctx.route.id if ctx.route else None
+    route = _route(ctx)
     if isinstance(error, HttpError):
         log.info("plugin_refused plugin=%s phase=%s route=%s status=%d", step.plugin, step.phase, route, error.status)
     elif isinstance(error, StoreUnavailable):
@@ -179,7 +248,7 @@ def _run_shadow(step: Step, ctx: Context) -> None:
     before = _visible(twin)
     twin._greenlet = ctx._greenlet
     enforcing = Step(step.call, step.config, plugin=step.plugin, phase=step.phase, budget=step.budget)
-    ctx._step, ctx._step_since = step, time.monotonic() - waited(ctx)
+    ctx._step = twin
     try:
         _run(enforcing, twin)
     except Aborted as aborted:

@@ -205,5 +205,5 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         try:
             with gevent.Timeout(limit):
                 tell()
-        except (Exception, gevent.Timeout):
+        except BaseException:  # an exit with status 3 or 4 would end the master (R33)
             logger.exception("app_event_failed event=%s", event)

@@ -1,4 +1,4 @@
-"""Plugins that nobody here wrote: a package made by the test, found by its entry points.
+"""Plugins that nobody here wrote: a package made by the test, found by its entry points; hostile.py is part of it.
 
 ``install(folder)`` puts it where ``PYTHONPATH`` finds it. Its plugin ``stranger_broken`` does not import.
 """
@@ -129,13 +129,29 @@ class Hoard(Plugin):
         self.kept = b"x" * config.size
 
 
+_MODULES = {"gwproxy_strangers": "strangers.py", "gwproxy_hostile": "hostile.py"}
+_POINTS = """\
+[gwproxy]
+stranger_fault = gwproxy_strangers:Fault
+stranger_members = gwproxy_strangers:Members
+stranger_claim = gwproxy_strangers:Claim
+stranger_stamp = gwproxy_strangers:Stamp
+stranger_reader = gwproxy_strangers:Reader
+stranger_hoard = gwproxy_strangers:Hoard
+stranger_broken = gwproxy_strangers:Absent
+hostile = gwproxy_hostile:Hostile
+wrong = gwproxy_hostile:Wrong
+twice = gwproxy_hostile:Twice
+memory = gwproxy_hostile:Memory
+"""
+
+
 def install(folder: Path) -> str:
     """Write the package into ``folder``; return what ``PYTHONPATH`` is to be."""
-    (folder / "gwproxy_strangers.py").write_text(Path(__file__).read_text())
+    for module, file in _MODULES.items():
+        (folder / f"{module}.py").write_text((Path(__file__).parent / file).read_text())
     information = folder / "gwproxy_strangers-1.0.dist-info"
     information.mkdir()
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: gwproxy-strangers\nVersion: 1.0\n")
-    points = [f"{plugin.name} = gwproxy_strangers:{plugin.__name__}" for plugin in (Fault, Members, Claim, Stamp, Reader, Hoard)]
-    points.append("stranger_broken = gwproxy_strangers:Absent")
-    (information / "entry_points.txt").write_text("\n".join(["[gwproxy]", *points, ""]))
+    (information / "entry_points.txt").write_text(_POINTS)
     return str(folder)
