@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 
 from gwproxy.background import Background
+from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.fleet import Heartbeat, make_worker_id
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, to_json
@@ -108,8 +109,7 @@ class Agent:
             log.error("plugin_refused plugin=%s reason=%s", name, reason)
         self._open_store()
         self._ports = WorkerGateway(self._store, self.worker_id, self._settings.state_dir)
-        for plugin, error in self.registry.notify("worker_started", gateway=self._ports):
-            log.error("plugin_failed plugin=%s event=worker_started", plugin, exc_info=error)
+        announce(self.registry, self._gateway.tally, "worker_started", gateway=self._ports)
         watcher = self._watcher = self._make_watcher()
         with _survived("heartbeat"):
             self._start_heartbeat(watcher)
@@ -133,8 +133,7 @@ class Agent:
         """Stop following, let plugins say goodbye, write what waits to be logged."""
         if self._watcher is not None:
             self._watcher.close()
-        for plugin, error in self.registry.notify("worker_stopping", FAREWELL):
-            log.error("plugin_failed plugin=%s event=worker_stopping", plugin, exc_info=error)
+        announce(self.registry, self._gateway.tally, "worker_stopping", FAREWELL)
         if self._ports is not None:
             self._ports.close()
         self._stopping.set()

@@ -220,8 +220,8 @@ def _checked(plugin: object, name: str | None) -> Plugin:
         raise PluginRefused(name or type(plugin).__name__, f"{type(plugin).__name__} is not a subclass of gwproxy.Plugin")
     if name is not None and plugin.name != name:
         raise PluginRefused(name, f"its class says name = {plugin.name!r}; it must be the name of its entry point")
-    if not isinstance(plugin.version, str):
-        raise PluginRefused(plugin.name, f"version is {plugin.version!r}, not a string")
+    if not isinstance(plugin.version, (str, int, float)):
+        raise PluginRefused(plugin.name, f"version is a {type(plugin.version).__name__}, not a string")
     if not isinstance(plugin.priority, int) or isinstance(plugin.priority, bool):
         raise PluginRefused(plugin.name, f"priority is {plugin.priority!r}, not a whole number")
     if not (inspect.isclass(plugin.config_model) and issubclass(plugin.config_model, PluginConfig)):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+import gevent
 import pytest
+from gevent import GreenletExit
 
 from gwproxy import Context, Plugin, PluginConfig, Request, hookimpl
-from gwproxy.errors import PluginRefused
+from gwproxy.errors import BudgetExceeded, PluginRefused
 from gwproxy.registry import Registry
 
 
@@ -58,16 +63,96 @@ def test_lifecycle_hooks_get_what_they_name_and_failures_are_returned_by_name() 
     assert [(name, str(error)) for name, error in failures] == [("failing", "d")]
 
 
-def test_R33_a_plugin_that_exits_ends_neither_the_worker_nor_its_master() -> None:
-    class Exiting(Plugin):
-        name = "exiting"
+class OfItsOwn(BaseException):
+    """Derives from nothing that anybody catches."""
+
+
+#: An exit with 3 or 4 lets gunicorn's master give up; the others end a greenlet, or the loop.
+RAISED = [SystemExit(3), KeyboardInterrupt(), GreenletExit(), OfItsOwn(), RecursionError()]
+
+
+@pytest.mark.parametrize("error", RAISED, ids=repr)
+def test_R33_what_a_lifecycle_hook_raises_ends_neither_the_worker_nor_its_master(error: BaseException) -> None:
+    class Raising(Plugin):
+        name = "raising"
 
         @hookimpl
         def worker_started(self) -> None:
-            sys.exit(3)  # with which gunicorn's master would give up
+            raise error
 
-    failures = Registry.of(Exiting()).notify("worker_started", gateway=None)
-    assert [(name, type(error)) for name, error in failures] == [("exiting", SystemExit)]
+    plugin = Recorder()
+    failures = Registry.of(Raising(), plugin).notify("worker_started", gateway=None)
+    assert failures == [("raising", error)]
+
+
+def test_R33_a_lifecycle_hook_that_waits_is_cut_off_and_the_next_is_called() -> None:
+    class Waiting(Plugin):
+        name = "waiting"
+
+        @hookimpl
+        def configuration_applied(self, revision: int) -> None:
+            gevent.sleep(60)
+
+    plugin = Recorder()
+    ((name, error),) = Registry.of(Waiting(), plugin).notify("configuration_applied", 0.1, revision=7, digest="d")
+    assert (name, type(error)) == ("waiting", BudgetExceeded)
+    assert plugin.seen == [7]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Install a package whose only module is the text given; its plugin is named ``misfit``."""
+
+    def install(text: str, metadata: bytes = b"Metadata-Version: 2.1\nName: misfit\nVersion: 1.0\n") -> None:
+        (tmp_path / "gwproxy_misfit.py").write_text(text)
+        information = tmp_path / "misfit-1.0.dist-info"
+        information.mkdir()
+        (information / "METADATA").write_bytes(metadata)
+        (information / "entry_points.txt").write_text("[gwproxy]\nmisfit = gwproxy_misfit:Misfit\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "gwproxy_misfit", raising=False)
+
+    return install
+
+
+HEADER = "import gevent, sys\nfrom gwproxy import Plugin\n"
+CLASS = HEADER + "class Misfit(Plugin):\n name = 'misfit'\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(HEADER + f"raise {error}" for error in ("SystemExit(3)", "GeneratorExit", "gevent.GreenletExit", "BaseException", "MemoryError")),
+        HEADER + "def f(): f()\nf()",
+        CLASS + " def __init__(self): sys.exit(4)",
+        CLASS + " version = object()",
+        CLASS + " @property\n def priority(self): raise KeyError('x')",
+        CLASS + " def __getattribute__(self, name): raise SystemExit(3)",
+        "syntax error",
+        "",
+    ],
+)
+def test_R33_X09_a_package_that_cannot_be_loaded_is_named_and_nobody_else_suffers(installed: Callable[[str], None], text: str) -> None:
+    installed(text)
+    registry = Registry.discover()
+    assert list(registry.broken) == ["misfit"]
+    assert "cors" in registry.names
+
+
+def test_R33_X09_damaged_metadata_is_no_reason_not_to_start(installed: Callable[..., None]) -> None:
+    installed(CLASS, metadata=b"\xff\xfe\x00")
+    assert "cors" in Registry.discover().names
+
+
+def test_a_user_may_interrupt_the_loading(installed: Callable[[str], None]) -> None:
+    installed("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        Registry.discover()
+    handler = signal.signal(signal.SIGINT, lambda *_: None)  # as in a worker, where it can only be the plugin's own
+    try:
+        assert list(Registry.discover().broken) == ["misfit"]
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 MISFITS = {
@@ -79,6 +164,7 @@ MISFITS = {
     "wrapper": ("@hookimpl(wrapper=True)\n def pre_auth(self, ctx): yield", "wrapper"),
     "old wrapper": ("@hookimpl(hookwrapper=True)\n def pre_auth(self, ctx): yield", "wrapper"),
     "unmarked": ("def pre_auth(self, ctx): pass", "@hookimpl"),
+    "version": ("version = object()", "version"),
     "priority": ("priority = 'high'", "priority"),
     "config model": ("config_model = dict", "config_model"),
 }

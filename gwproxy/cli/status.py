@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +32,8 @@ def command(redis_url: str | None, as_json: bool) -> int:
     """Show what every worker runs, and the health of upstreams.
 
     A worker that does not run the live configuration is named with its reason. Workers report every two seconds; one
-    that is silent for ten is gone from the list.
+    that is silent for ten is gone from the list. Then comes what workers have counted since they started: what they
+    dropped, refused or cut off. Nothing is shown that did not happen.
     """
     store = open_configuration(redis_url)
     found = gather(store.read(), store.workers())
@@ -133,11 +134,26 @@ def show(found: Mapping[str, Any], now: datetime) -> None:
     if found["targets"]:
         click.echo()
         print_table(("upstream", "target", "health", "workers", "active"), [_target_row(target) for target in found["targets"]], _STATES)
+    if rows := list(_counter_rows(workers)):
+        click.echo()
+        print_table(("counter", "kind", "total", "most in one worker"), rows)
 
 
 def _row(worker: Mapping[str, Any], now: datetime) -> tuple[object, ...]:
     age, digest = ago(worker["started"], now), worker["digest"][:_DIGITS]
     return worker["host"], worker.get("pid"), worker["state"], worker.get("revision"), digest, age, worker["error"]
+
+
+def _counter_rows(workers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[object, ...]]:
+    """Yield what any worker has counted: the sum, and the worker that has the most of it if there are several."""
+    names = sorted({name for worker in workers for name in worker["counters"]})
+    for name in names:
+        counts = [(count, worker) for worker in workers if isinstance(count := worker["counters"].get(name), int) and count > 0]
+        if not counts:
+            continue
+        most, worker = max(counts, key=lambda found: found[0])
+        counter, _, kind = name.partition(":")
+        yield counter, kind, sum(count for count, _ in counts), f"{most} in {worker['host']}/{worker.get('pid', '?')}"
 
 
 def _target_row(target: Mapping[str, Any]) -> tuple[object, ...]:

@@ -12,6 +12,7 @@ from gevent import GreenletExit
 
 from gwproxy.controlplane.build import Builder
 from gwproxy.controlplane.collection import uncollected
+from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, Parsed, parse
 from gwproxy.controlplane.sources import Candidate, Source
@@ -198,8 +199,7 @@ class Watcher:
         took = (time.monotonic() - began) * 1000
         log.info("configuration_applied revision=%d digest=%s routes=%d ms=%.1f", revision, digest[:12], len(snapshot.routes), took)
         self._report("ready", "")
-        for plugin, error in self._registry.notify("configuration_applied", revision=revision, digest=digest):
-            log.error("plugin_failed plugin=%s event=configuration_applied", plugin, exc_info=error)
+        announce(self._registry, self._gateway.tally, "configuration_applied", revision=revision, digest=digest)
         self._save(data, revision)
         return True
 

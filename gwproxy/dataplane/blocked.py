@@ -35,7 +35,8 @@ log = logging.getLogger("gwproxy.blocked")
 
 #: Ignored by default, so that one that comes too late does no harm; gunicorn and gevent use others.
 SIGNAL = signal.SIGURG
-LOOKS = 4  # in a row without a turn of the loop, before it is called blocked
+SUSPICIOUS = 0.15  # seconds without a turn of the loop, after which it is looked who runs
+BLOCKED = 0.35  # and after which the loop is called blocked; with an interval of 0.1, at 0.4
 PATIENCE = 1.0  # seconds a hook may be inside what all requests share, before it is cut off there, too
 
 #: Modules that hold what all requests share, locks above all: an exception between any two instructions could leave it broken.
@@ -75,8 +76,8 @@ class LoopWatchdog:
         self._thread = 0  # the one that is watched
         self._stopped = False
         self._target: Call | None = None  # of the signal that is under way
-        self._turns = self._looks = 0
-        self._since = self._looked = self._computed = 0.0
+        self._turns = 0
+        self._since = self._looked = self._computed = self._held = 0.0
         self._candidate: Call | None = None
         self._reported = ""
 
@@ -115,35 +116,38 @@ class LoopWatchdog:
                 _write(logging.ERROR, "loop_watchdog_failed reason=%r", error)
 
     def _look(self, now: float) -> None:
-        held_up = self._was_held_up(now)
+        held = self._passed(now)
         if self._budgets.turns != self._turns:
             if self._reported:
                 _write(logging.WARNING, "worker_unblocked %s seconds=%.1f", self._reported, now - self._since)
-            self._turns, self._since, self._looks, self._reported = self._budgets.turns, now, 0, ""
+            self._turns, self._since, self._held, self._reported = self._budgets.turns, now, 0.0, ""
             self._candidate = self._target = None
             return
-        # Looks are counted, not seconds: a whole process that was stopped for a minute has blocked nobody.
-        self._looks = LOOKS if held_up and self._looks < LOOKS else self._looks + 1
-        if self._looks < 2:
+        first, self._held = self._held < SUSPICIOUS, self._held + held
+        if self._held < SUSPICIOUS:
             return
         top = sys._current_frames().get(self._thread)
         call = _find_call(top)
-        if self._looks == 2 or held_up:
+        if first:
             self._candidate = call
         elif self._candidate is not None and (call is None or call.frame is not self._candidate.frame):
             self._candidate = None  # no single call holds it
         if call is not None and _due(call, now) > 0 and signal.getsignal(SIGNAL) == self._interrupt:
             self._target = call
             signal.pthread_kill(self._thread, SIGNAL)
-        if self._looks == LOOKS and top is not None:
+        if self._held >= BLOCKED and not self._reported and top is not None:
             self._report(self._candidate, top, now)
 
-    def _was_held_up(self, now: float) -> bool:
-        """Whether this thread could not run either, because something computed and kept Python's lock from it."""
+    def _passed(self, now: float) -> float:
+        """Return for how many seconds since the last look the main thread has had its chance to come round.
+
+        A process that was stopped, or got no processor, has blocked nobody. One that computed has, also if that kept this
+        thread from looking.
+        """
         gap, self._looked = now - self._looked, now
         computed, before = time.process_time(), self._computed
         self._computed = computed
-        return gap >= LOOKS * INTERVAL and computed - before > gap / 2
+        return gap if computed - before > gap / 2 else min(gap, INTERVAL)
 
     def _report(self, call: Call | None, top: FrameType, now: float) -> None:
         if call is None and self._turns == 0:
@@ -170,7 +174,7 @@ class LoopWatchdog:
             return
         due = _due(call, now)
         if due > (PATIENCE if shared else 0):
-            raise cut_off(call.ctx, now, self._tally) if call.ctx is not None else _cut_off_event(call, now, self._tally)
+            raise cut_off(call.ctx, now, self._tally) if call.ctx is not None else _cut_off_event(call, now)
 
 
 def _find_call(top: FrameType | None) -> Call | None:
@@ -197,8 +201,7 @@ def _due(call: Call, now: float) -> float:
     return now - deadline.at
 
 
-def _cut_off_event(call: Call, now: float, tally: Tally) -> BudgetExceeded:
-    tally.add("budget_exceeded", call.plugin)
+def _cut_off_event(call: Call, now: float) -> BudgetExceeded:
     call.frame.f_locals["deadline"].at = now + PATIENCE
     return BudgetExceeded(f"{call.plugin} in {call.phase}")
 

@@ -18,6 +18,7 @@ from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
 from gwproxy.tally import Tally
 from gwproxy.worker import logs
+from gwproxy.worker.boots import Boots, delay
 from gwproxy.worker.connection import Connection, Service
 from gwproxy.worker.environ import listener_environ
 from gwproxy.worker.files import raise_file_limit
@@ -33,6 +34,9 @@ SETTLE_POLL_SECONDS = 0.01
 
 #: Seconds a new worker waits at most for its app to settle before it accepts.
 SETTLE_SECONDS = 10.0
+
+#: Seconds of serving after which a worker has started well.
+PROVEN_SECONDS = 3.0
 
 #: Seconds the app's ``drain`` and ``stop`` may take.
 FAREWELL_SECONDS = 5.0
@@ -64,6 +68,13 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
 
     alive: bool
     _slots: Slots
+    _shared_boots: Boots | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Gunicorn calls this in the master, before the fork."""
+        super().__init__(*args, **kwargs)
+        self._boots = GatewayWorker._shared_boots = GatewayWorker._shared_boots or Boots()
+        self._failed = self._boots.failed(self.age, self.cfg.workers)
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -91,17 +102,13 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         raise_file_limit(self.worker_connections)
         tally = getattr(self.wsgi, "tally", None) or Tally()
         self._slots = Slots(self.worker_connections, tally)
-        memory = MemoryLimit(settings.max_memory)
+        if not self._wait_after_crashes():
+            return
         try:
             self._tell_app("start")
             self._await_app()
             servers = self._listen(settings, tally)
-            while self.alive:
-                self.notify()
-                self._slots.make_room()
-                if rss := memory.exceeded():
-                    self._recycle("memory", "rss", rss)
-                gevent.sleep(POLL_SECONDS)
+            self._serve(MemoryLimit(settings.max_memory))
             self._drain(servers)
         finally:
             self._tell_app("stop", FAREWELL_SECONDS)
@@ -118,6 +125,31 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             connection.serve()
         finally:
             self._slots.connections.discard(connection)
+
+    def _wait_after_crashes(self) -> bool:
+        """Wait before starting if the workers before this one did not survive that; False: it is to stop already (V12)."""
+        seconds = delay(self._failed)
+        if not seconds:
+            return True
+        logger.error("worker_start_delayed seconds=%.2f failed=%d", seconds, self._failed)
+        deadline = monotonic() + seconds
+        while self.alive and monotonic() < deadline:
+            self.notify()
+            gevent.sleep(POLL_SECONDS)
+        return self.alive
+
+    def _serve(self, memory: MemoryLimit) -> None:
+        """Wait until told to stop, or until there is a reason to."""
+        proven = monotonic() + PROVEN_SECONDS
+        while self.alive:
+            self.notify()
+            self._slots.make_room()
+            if rss := memory.exceeded():
+                self._recycle("memory", "rss", rss)
+            gevent.sleep(POLL_SECONDS)
+            if monotonic() > proven:
+                self._boots.note_served(self.age)
+        self._boots.note_served(self.age)  # it was told to stop, and has not died
 
     def _await_app(self) -> None:
         """Leave connections to other workers, or in the backlog, while the app would only answer that it is not ready.

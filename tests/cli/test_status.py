@@ -72,6 +72,22 @@ def test_broken_plugins_and_targets(cli, store: redis.Redis) -> None:
     assert ["-", "http://b", "healthy", "2", "0"] in rows
 
 
+def test_what_workers_have_counted(cli, store: redis.Redis) -> None:
+    one = heartbeat(counters={"loop_blocked:pii": 2, "headers_dropped": 3, "budget_exceeded:pii": 0})
+    publish(store, one, heartbeat(host="two", pid="8", counters={"loop_blocked:pii": 5}), heartbeat(host="three", pid="9"))
+    rows = [line.split() for line in cli("status").out.splitlines()]
+    assert ["loop_blocked", "pii", "7", "5", "in", "two/8"] in rows
+    assert ["headers_dropped", "-", "3", "3", "in", "one/7"] in rows
+    assert not any("budget_exceeded" in row for row in rows)
+    held = json.loads(cli("status", "--json").out)
+    assert [worker["counters"].get("loop_blocked:pii") for worker in held["workers"]] == [2, 5, None]
+
+
+def test_nothing_is_shown_where_nothing_was_counted(cli, store: redis.Redis) -> None:
+    publish(store, heartbeat(counters={}), heartbeat(counters={"x": "nonsense", "y": None}))
+    assert "counter" not in cli("status").out
+
+
 def test_json_holds_it_all(cli, store: redis.Redis) -> None:
     target = {"upstream": "users", "url": "http://a", "healthy": False, "active": 1}
     load = {"upstream": "users", "in_flight": 3, "queued": 2, "refused": 1}

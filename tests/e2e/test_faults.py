@@ -275,9 +275,10 @@ def test_V02_sigterm_of_a_worker_under_traffic_loses_nothing(gateway: GatewayPro
 
 
 @pytest.mark.usefixtures("restored")
-def test_V03_a_killed_worker_loses_only_its_own(gateway: GatewayProcess, redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("keep", [True, False], ids=["keep-alive", "new connections"])
+def test_V03_a_killed_worker_loses_only_its_own(gateway: GatewayProcess, redis_server: RedisServer, keep: bool) -> None:
     before = pids(gateway, redis_server)
-    with Traffic(gateway, keep=True) as traffic:
+    with Traffic(gateway, keep=keep) as traffic:
         os.kill(int(min(before)), signal.SIGKILL)
         until(lambda: len(now := pids(gateway, redis_server)) == gateway.workers and now != before, "a new worker")
         traffic.more()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +46,9 @@ def gateway(
     routes += [route("/wrong", "wrong"), route("/memory", "memory"), {"path": "/plain", "upstream": service.url}]
     both = route("/twice", "twice")
     both["plugins"] *= 2  # type: ignore[operator]
-    publish(redis_server, [*routes, both])
+    shadow = route("/shadow", "hostile")
+    shadow["plugins"][0]["mode"] = "shadow"  # type: ignore[index]
+    publish(redis_server, [*routes, both, shadow])
     return start_gateway(workers=1, GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=strangers).ready()
 
 
@@ -212,6 +216,32 @@ def test_X03_only_the_hook_over_its_budget_is_hit(gateway: GatewayProcess) -> No
             answer = waiting.answer()
             assert (answer.status, answer.get("X-Nonce")) == (200, str(seconds))
     assert neighbours.wrong == []
+
+
+def test_X03_a_plugin_in_shadow_mode_is_cut_off_and_the_request_goes_on(gateway: GatewayProcess) -> None:
+    mark = len(gateway.output())
+    with Neighbours(gateway) as neighbours, RawClient(gateway.port) as client:
+        for deed in ("spin", "wait", "GreenletExit"):
+            assert surrounded(client, f"/shadow?do={deed}", deed).status == 200
+    assert neighbours.wrong == []
+    said = gateway.output()[mark:]
+    assert said.count("plugin_over_budget plugin=hostile phase=post_auth route=shadow") == 2
+    assert said.count("plugin_shadowed plugin=hostile phase=post_auth action=error") == 3
+
+
+def test_X03_a_signal_without_a_reason_and_a_pause_of_the_process_hit_nobody(gateway: GatewayProcess) -> None:
+    mark, pid = len(gateway.output()), int(worker_pid(gateway))
+    with Neighbours(gateway) as neighbours:
+        for _ in range(200):
+            os.kill(pid, signal.SIGURG)
+            time.sleep(0.001)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.0)  # twice as long as a loop may be blocked
+        os.kill(pid, signal.SIGCONT)
+        enough = neighbours.answered + 100
+        until(lambda: neighbours.answered > enough, "the neighbours to be served")
+    assert neighbours.wrong == []
+    assert "worker_blocked" not in gateway.output()[mark:]
 
 
 def test_X03_X04_X11_everything_was_counted(gateway: GatewayProcess, redis_server: RedisServer) -> None:
