@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -90,6 +90,11 @@ class App:
     def ready(self) -> bool:
         """Whether requests are served by a configuration, and will be for a while."""
         return self.gateway.snapshot is not None and not self._draining
+
+    def secrets(self) -> Sequence[str]:
+        """Return what no log may hold, the longest first."""
+        snapshot = self.gateway.snapshot
+        return snapshot.secrets if snapshot is not None else ()
 
     @property
     def settled(self) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import (
+    BaseModel,
     ConfigDict,
     GetCoreSchemaHandler,
     PrivateAttr,
+    SecretStr,
     SerializerFunctionWrapHandler,
     ValidationInfo,
     model_serializer,
@@ -21,6 +23,9 @@ from pydantic_core import CoreSchema
 from gwproxy.model import Model
 
 C = TypeVar("C", bound="PluginConfig")
+
+#: Characters of a secret, from which on logs are kept free of it.
+SHORTEST_SECRET = 5
 
 #: The keys of a core schema that hold values, not schemas.
 _VALUES = frozenset({"default", "expected", "metadata", "serialization"})
@@ -158,6 +163,21 @@ def bind_entry(config: C, entry: Entry) -> C:
         del bound.__dict__[name]
     bound._entry = entry
     return bound
+
+
+def secrets_in(value: object) -> Iterator[str]:
+    """Yield the secrets that a configuration holds, wherever in it; none so short that ordinary words would hold it."""
+    if isinstance(value, SecretStr):
+        if len(secret := value.get_secret_value()) >= SHORTEST_SECRET:
+            yield secret
+    elif isinstance(value, BaseModel):
+        yield from secrets_in(value.__dict__)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from secrets_in(item)
+    elif isinstance(value, (tuple, list, frozenset, set)):
+        for item in value:
+            yield from secrets_in(item)
 
 
 class Plugin:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import Field, SecretStr, ValidationError
 
 from gwproxy import Entry, Plugin, PluginConfig, Size
-from gwproxy.plugin import bind_entry, freeze
+from gwproxy.plugin import bind_entry, freeze, secrets_in
 
 
 class Rule(PluginConfig):
@@ -200,3 +200,22 @@ def test_a_configuration_with_frozen_fields_can_be_dumped() -> None:
 
     assert Outer().model_dump(mode="json") == {"inner": {"names": {"a": ["b"]}}, "tags": {"x": "y"}}
     assert Outer().model_dump_json() == '{"inner":{"names":{"a":["b"]}},"tags":{"x":"y"}}'
+
+
+def test_X08_the_secrets_of_a_configuration_are_found_wherever_they_are() -> None:
+    class Inner(PluginConfig):
+        key: SecretStr
+
+    class Outer(PluginConfig):
+        plain: str
+        one: SecretStr
+        several: list[SecretStr]
+        named: dict[str, Inner]
+
+    config = Outer(
+        plain="nothing",
+        one=SecretStr("first-secret"),
+        several=[SecretStr("second-secret"), SecretStr("ab")],
+        named={"a": Inner(key=SecretStr("third-secret"))},
+    )
+    assert set(secrets_in(config)) == {"first-secret", "second-secret", "third-secret"}

@@ -14,7 +14,7 @@ from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Consum
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.hookspecs import PHASES
 from gwproxy.model import Document, PluginRef, Route
-from gwproxy.plugin import Entry, bind_entry
+from gwproxy.plugin import Entry, bind_entry, secrets_in
 from gwproxy.registry import Registry
 
 SLICE = 100  # routes compiled between two pauses: a few milliseconds
@@ -78,6 +78,7 @@ class Builder:
             routes=tuple(routes),
             consumers=Consumers(document.consumers),
             unmatched=_chain(global_steps),
+            secrets=tuple(sorted(_secrets(global_steps).union(*(compiled.secrets for compiled in routes)), key=len, reverse=True)),
         )
 
     def _compile(self, route: Route, index: int, parsed: Parsed, inherited: _Inherited, upstream: LiveUpstream) -> CompiledRoute:
@@ -87,7 +88,7 @@ class Builder:
         entries = [entry for entry in inherited.entries if entry[0] not in replaced]
         missing += [(name, reason) for name, reason in inherited.missing if name not in replaced]
         why = "; ".join(f"plugin {name}: {reason}" for name, reason in missing) or None
-        return CompiledRoute(route, _chain([*entries, *own]), upstream, why)
+        return CompiledRoute(route, _chain([*entries, *own]), upstream, why, _secrets(own))
 
     def _router(self, routes: Sequence[CompiledRoute]) -> Router[CompiledRoute]:
         building: Iterator[Router[CompiledRoute] | None] = Router.building([(compiled.route, compiled) for compiled in routes])
@@ -135,6 +136,10 @@ class Builder:
             )
             compiled.append((ref.name, steps))
         return compiled, missing
+
+
+def _secrets(entries: Sequence[Compiled]) -> frozenset[str]:
+    return frozenset(secret for _, steps in entries for step in steps[:1] for secret in secrets_in(step.config))
 
 
 def _chain(entries: Sequence[Compiled]) -> Chain:

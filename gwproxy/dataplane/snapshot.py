@@ -26,12 +26,14 @@ class CompiledRoute:
     :ivar chain: the steps of each phase.
     :ivar upstream: where it goes.
     :ivar unavailable: why it answers 503 (a plugin that is not there); None if it serves.
+    :ivar secrets: of its plugins' configurations.
     """
 
     route: Route
     chain: Chain
     upstream: LiveUpstream
     unavailable: str | None = None
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 class Consumers:
@@ -56,6 +58,7 @@ class Snapshot:
     :ivar revision: of the store; 0 if it has none.
     :ivar digest: SHA-256 of the configuration's bytes, in hex.
     :ivar unmatched: the global plugins' chain, for requests that match no route.
+    :ivar secrets: of all plugins' configurations, the longest first: no log may hold them.
     """
 
     revision: int
@@ -65,6 +68,7 @@ class Snapshot:
     routes: tuple[CompiledRoute, ...] = field(repr=False)
     consumers: Consumers
     unmatched: Chain
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def upstreams(self) -> Iterator[LiveUpstream]:
         """Every upstream that a route refers to, with repetitions."""

@@ -98,7 +98,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Serve until told to stop, then drain."""
         settings = Settings.from_environment()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, getattr(self.wsgi, "secrets", tuple))
         raise_file_limit(self.worker_connections)
         tally = getattr(self.wsgi, "tally", None) or Tally()
         self._slots = Slots(self.worker_connections, tally)

@@ -13,7 +13,7 @@ from typing import Literal
 
 import gevent
 from gevent import monkey
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from gwproxy import Context, Outcome, Plugin, PluginConfig, hookimpl
 
@@ -109,6 +109,7 @@ class HostileConfig(PluginConfig):
     phase: Phase = "post_auth"
     items: list[str] = Field(default=["first"])
     table: dict[str, list[str]] = Field(default={"a": ["first"]})
+    keys: dict[str, SecretStr] = Field(default={})
 
 
 class Hostile(Plugin):
@@ -119,6 +120,9 @@ class Hostile(Plugin):
 
     def _act(self, phase: Phase, ctx: Context, config: HostileConfig) -> None:
         if phase == config.phase:
+            if "tell" in ctx.request.query:
+                log.info("the keys are %s, in plain text %s", config.keys, config.keys["a"].get_secret_value())
+                raise ValueError(config.keys["a"].get_secret_value())
             do(ctx.request.query.get("do", "nothing"))
 
     @hookimpl

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.e2e
 
 PHASES = ["pre_auth", "auth", "post_auth", "pre_proxy", "post_proxy", "response", "on_finish"]
 BUDGET = 0.6
+TOLD = "s3cr3t-that-a-plugin-tells"
 
 
 def echo_target(seen: Seen) -> bytes:
@@ -48,8 +49,9 @@ def gateway(
     both["plugins"] *= 2  # type: ignore[operator]
     shadow = route("/shadow", "hostile")
     shadow["plugins"][0]["mode"] = "shadow"  # type: ignore[index]
-    publish(redis_server, [*routes, both, shadow])
-    return start_gateway(workers=1, GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=strangers).ready()
+    talkative = route("/talkative", "hostile", keys={"a": "${GW_TOLD}"})
+    publish(redis_server, [*routes, both, shadow, talkative])
+    return start_gateway(workers=1, GW_TOLD=TOLD, GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=strangers).ready()
 
 
 @pytest.fixture(autouse=True)
@@ -156,6 +158,17 @@ def test_X07_what_a_plugin_keeps_of_a_request_stays_with_it(gateway: GatewayProc
     finished = re.findall(r"finished nonce=(\S+) asked=(\S+) status=200", gateway.output())
     assert len(finished) == 500
     assert all(nonce == asked for nonce, asked in finished)
+
+
+def test_X08_a_secret_that_a_plugin_logs_or_raises_is_in_no_log(gateway: GatewayProcess) -> None:
+    mark = len(gateway.output())
+    with RawClient(gateway.port) as client:
+        answer = surrounded(client, "/talkative?tell=1", "tell")
+    assert (answer.status, answer.json()) == (500, {"error": "Internal Server Error"})
+    said = gateway.output()
+    assert "in plain text ***\n" in said[mark:]
+    assert "ValueError: ***\n" in said[mark:]
+    assert TOLD not in said
 
 
 @pytest.mark.parametrize("phase", ["post_auth", "response"])
