@@ -7,24 +7,30 @@ priorities or configurations, so the chains are compiled from :attr:`Registered.
 from __future__ import annotations
 
 import inspect
+import logging
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from importlib.metadata import EntryPoint, distributions, entry_points
+from typing import Any, TypeVar
 
 import pluggy
 from gevent import Timeout
+from packaging.utils import canonicalize_name
 
 from gwproxy.errors import BudgetExceeded, PluginRefused
 from gwproxy.hookspecs import PHASES, HookSpecs
 from gwproxy.plugin import Plugin, PluginConfig
 
+log = logging.getLogger("gwproxy.registry")
+
 GROUP = "gwproxy"
 
 #: Seconds a lifecycle hook may take: a worker neither starts nor follows its configuration meanwhile.
 EVENT_BUDGET = 5.0
+
+T = TypeVar("T")
 
 #: A hook as the chain calls it.
 Hook = Callable[[Any, PluginConfig], object]
@@ -47,16 +53,16 @@ class Registered:
 
 
 class Deadline:
-    """When a lifecycle hook has to be done.
+    """When something of a plugin has to be done.
 
-    :ivar limit: seconds it may take in all.
+    :param limit: seconds from now.
+
     :ivar at: the time it is told to end, next; of :func:`time.monotonic`.
     """
 
-    __slots__ = ("at", "limit")
+    __slots__ = ("at",)
 
     def __init__(self, limit: float) -> None:
-        self.limit = limit
         self.at = time.monotonic() + limit
 
 
@@ -77,7 +83,7 @@ class Registry:
         """Load every installed plugin. One that does not load is in :attr:`broken`; nothing is raised."""
         registry = cls()
         by_name: dict[str, list[EntryPoint]] = {}
-        for point in entry_points(group=GROUP):
+        for point in _entry_points():
             by_name.setdefault(point.name, []).append(point)
         for name, points in sorted(by_name.items()):
             try:
@@ -89,7 +95,7 @@ class Registry:
             except PluginRefused as refused:
                 registry.broken[name] = refused.reason
             except BaseException as error:  # metadata that is damaged, a class whose attributes raise: nobody else's fault
-                _let_pass(error)
+                let_pass(error)
                 registry.broken[name] = f"cannot be looked at: {type(error).__name__}: {error}"
         return registry
 
@@ -149,7 +155,9 @@ class Registry:
         for implementation in getattr(self._manager.hook, event).get_hookimpls():
             values = [arguments[name] for name in implementation.argnames]
             try:
-                _call_event(implementation.plugin_name, event, implementation.function, values, Deadline(limit))
+                plugin = implementation.plugin_name
+                with Timeout(limit, BudgetExceeded(f"{plugin} in {event}")):
+                    call(plugin, event, implementation.function, values, Deadline(limit))
             # A lifecycle hook of one plugin must stop neither the others nor the worker; an exit at boot would end the master too.
             except BaseException as error:
                 failures.append((implementation.plugin_name, error))
@@ -182,13 +190,16 @@ class Registry:
         return hooks
 
 
-def _call_event(plugin: str, event: str, function: Callable[..., object], values: list[object], deadline: Deadline) -> None:
-    with Timeout(deadline.limit, BudgetExceeded(f"{plugin} in {event}")):
-        function(*values)
+def call(plugin: str, event: str, function: Callable[..., T], values: Sequence[object], deadline: Deadline) -> T:
+    """Call something of a plugin outside any request, in the sight of the watchdog of the loop.
+
+    :raises BudgetExceeded: it held the loop beyond its deadline. Waiting is not seen here.
+    """
+    return function(*values)
 
 
-#: Lifecycle hooks run in frames of this, whose locals ``plugin``, ``event`` and ``deadline`` say which.
-EVENT_CODE = _call_event.__code__
+#: What :func:`call` calls runs in frames of this, whose locals ``plugin``, ``event`` and ``deadline`` say what it is.
+EVENT_CODE = call.__code__
 
 
 def _positional(function: Callable[..., object], names: tuple[str, ...]) -> Hook:
@@ -200,10 +211,31 @@ def _positional(function: Callable[..., object], names: tuple[str, ...]) -> Hook
     return lambda ctx, config: function(**{name: {"ctx": ctx, "config": config}[name] for name in names})
 
 
-def _let_pass(error: BaseException) -> None:
+def let_pass(error: BaseException) -> None:
     """Raise ``error`` again if it is the user's Ctrl-C: a worker, which has a handler of its own, gets none of those."""
     if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         raise error
+
+
+def _entry_points() -> Iterable[EntryPoint]:
+    try:
+        return entry_points(group=GROUP)
+    except Exception:  # one installed package is damaged, a stranger perhaps: all but that one
+        return _entry_points_of_sound_packages()
+
+
+def _entry_points_of_sound_packages() -> Iterator[EntryPoint]:
+    seen: set[str] = set()
+    for package in distributions():
+        try:
+            points = package.entry_points.select(group=GROUP)
+            name = canonicalize_name(package.name)
+        except Exception as error:
+            log.error("package_damaged path=%s reason=%s", getattr(package, "_path", "unknown"), type(error).__name__)
+            continue
+        if name not in seen:  # the first on the path is the one that is imported
+            yield from points
+        seen.add(name)
 
 
 def _load(name: str, point: EntryPoint) -> object:
@@ -211,7 +243,7 @@ def _load(name: str, point: EntryPoint) -> object:
         loaded = point.load()
         return loaded() if inspect.isclass(loaded) else loaded
     except BaseException as error:  # a package may raise anything when it is imported
-        _let_pass(error)
+        let_pass(error)
         raise PluginRefused(name, f"{_package(point)} does not import: {type(error).__name__}: {error}") from error
 
 

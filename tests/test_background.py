@@ -19,7 +19,11 @@ def greenlets(monkeypatch: pytest.MonkeyPatch) -> Background:
     return Background()
 
 
-@pytest.mark.parametrize("function", [lambda: sys.exit(3), lambda: 1 / 0], ids=["exit", "error"])
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("function", [lambda: sys.exit(3), interrupt, lambda: 1 / 0], ids=["exit", "interrupt", "error"])
 def test_R33_what_runs_in_the_background_cannot_end_the_worker(
     greenlets: Background, function: object, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,9 +13,12 @@ from gwproxy.controlplane.report import Report, did_you_mean
 from gwproxy.controlplane.validation import validate
 from gwproxy.model import PluginRef
 from gwproxy.plugin import Plugin, PluginConfig
+from gwproxy.registry import Deadline, call, let_pass
 
 #: Seconds of validation beyond which a plugin's configuration is refused: meanwhile the worker serves nobody.
 SLOWEST = 1.0
+#: Seconds after which a validation that still runs is cut off.
+LONGEST = 2.0
 
 T = TypeVar("T")
 
@@ -95,11 +98,13 @@ class EntryChecker:
     def _configure(self, plugin: Plugin, part: Part, made: Entries, index: int) -> None:
         model = plugin.config_model
         try:
-            config, seconds = _timed(lambda: validate(model, part, self._report))
+            check = (validate, (model, part, self._report))
+            config, seconds = _timed(lambda: call(plugin.name, "configuration", *check, Deadline(LONGEST)))
             if seconds > SLOWEST:
                 # Once more: the machine may have paused, and nobody's configuration is to blame for that.
-                seconds = min(seconds, _timed(lambda: validate(model, part, self._report))[1])
+                seconds = min(seconds, _timed(lambda: call(plugin.name, "configuration", *check, Deadline(LONGEST)))[1])
         except BaseException as error:  # a stranger's validator: whatever it raises refuses the document, and no more
+            let_pass(error)
             # The error's own text stays out: it may hold secrets.
             found = f"a configuration over which plugin {plugin.name!r} raised {type(error).__name__}"
             self._report.refuse(part.path, found, "a plugin that accepts or refuses it")

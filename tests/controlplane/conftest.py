@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from gevent import GreenletExit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -37,6 +38,10 @@ class Rule(PluginConfig):
     value: SecretStr
 
 
+#: What a validator raises, by the secret it is given.
+CRASHES = {"crash": RuntimeError, "exit": SystemExit, "kill": GreenletExit, "end": BaseException}
+
+
 class LoginConfig(PluginConfig):
     secret: SecretStr
     rules: tuple[Rule, ...] = ()
@@ -46,8 +51,8 @@ class LoginConfig(PluginConfig):
     @classmethod
     def _long(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
-        if text == "crash":
-            raise RuntimeError(f"the secret is {text}")
+        if text in CRASHES:
+            raise CRASHES[text](f"the secret is {text}")
         if len(text) < 8:
             raise ValueError(f"at least 8 characters, unlike {text}")
         return value

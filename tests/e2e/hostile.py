@@ -13,7 +13,7 @@ from typing import Literal
 
 import gevent
 from gevent import monkey
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from gwproxy import Context, Outcome, Plugin, PluginConfig, hookimpl
 
@@ -90,6 +90,7 @@ DEEDS: dict[str, Callable[[], object]] = {
     "native_sleep": native_sleep,
     "hold_lock": hold_lock,
     "compute": compute,
+    "compute_for_ever": lambda: hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 2**31 - 1),
     "wait": lambda: gevent.sleep(60),
     "wait_swallowing": lambda: swallow(2, lambda: gevent.sleep(60)),
     "killed": lambda: gevent.spawn(gevent.getcurrent().kill, block=False) and gevent.sleep(60),
@@ -110,6 +111,14 @@ class HostileConfig(PluginConfig):
     items: list[str] = Field(default=["first"])
     table: dict[str, list[str]] = Field(default={"a": ["first"]})
     keys: dict[str, SecretStr] = Field(default={})
+    spin: bool = False
+
+    @field_validator("spin")
+    @classmethod
+    def _spin(cls, value: bool) -> bool:
+        if value:
+            spin()
+        return value
 
 
 class Hostile(Plugin):

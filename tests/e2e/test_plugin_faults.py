@@ -257,6 +257,21 @@ def test_X03_a_signal_without_a_reason_and_a_pause_of_the_process_hit_nobody(gat
     assert "worker_blocked" not in gateway.output()[mark:]
 
 
+def test_X03_G27_a_configuration_whose_check_never_ends_is_refused(gateway: GatewayProcess, redis_server: RedisServer) -> None:
+    client, mark = redis_server.client(), len(gateway.output())
+    live = str(client.get("gw:routes"))
+    entry = {"name": "hostile", "config": {"spin": True}}
+    with Neighbours(gateway) as neighbours:
+        publish(redis_server, [{"path": "/plain", "upstream": "http://127.0.0.1:9", "plugins": [entry]}])
+        until(lambda: [beat["state"] for beat in gateway.heartbeats(client)] == ["refused"], "it to be refused")
+    assert neighbours.wrong == []
+    said = gateway.output()[mark:]
+    assert "worker_blocked plugin=hostile phase=configuration route=None" in said
+    assert "a configuration over which plugin 'hostile' raised BudgetExceeded" in said
+    client.set("gw:routes", live)
+    until(lambda: [beat["state"] for beat in gateway.heartbeats(client)] == ["ready"], "the one before to be confirmed")
+
+
 def test_X03_X04_X11_everything_was_counted(gateway: GatewayProcess, redis_server: RedisServer) -> None:
     """Last: as often as the log of all tests above says."""
     with RawClient(gateway.port) as client:

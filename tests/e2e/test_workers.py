@@ -78,6 +78,24 @@ def test_V12_a_crash_loop_slows_down_and_ends_with_its_cause(
     assert gateway.get("/plain").status_code == 200
 
 
+def test_X03_X11_what_never_returns_to_python_is_named_and_costs_its_worker(
+    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService, strangers: str, tmp_path: Path
+) -> None:
+    conf = tmp_path / "conf.py"
+    conf.write_text(f"exec(open({str(CONF)!r}).read())\ntimeout = 2\n")
+    entry = {"name": "hostile", "config": {"phase": "pre_auth"}, "budget": 0.5}
+    publish(redis_server, [{"path": "/", "upstream": service.url, "plugins": [entry]}], prefix="c-call:")
+    settings = {"GWPROXY_REDIS_URL": redis_server.url, "GWPROXY_PREFIX": "c-call:", "PYTHONPATH": strangers}
+    gateway = start_gateway(workers=1, conf=conf, **settings).ready()
+    before = children(gateway)
+    with RawClient(gateway.port) as client:
+        client.send(head("/plain?do=compute_for_ever"))
+        assert client.rest() == b""
+    until(lambda: is_ready(gateway) and not before & children(gateway), "another worker")
+    assert "worker_blocked plugin=hostile phase=pre_auth" in gateway.output()
+    assert "WORKER TIMEOUT" in gateway.output()
+
+
 # ---- V03, R33, R34: a replacement in bad times
 
 
