@@ -14,6 +14,7 @@ What does not come back to Python cannot be cut off: that is what gunicorn's ``t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -216,11 +217,14 @@ def _write(level: int, message: str, *values: object) -> None:
 
     They are gevent's: one that a greenlet of the blocked loop holds would not be given back to a thread in time.
     """
+    if level < log.getEffectiveLevel():  # not isEnabledFor(), which may take a lock
+        return
     record = log.makeRecord(log.name, level, __file__, 0, message, values, None)
     logger: logging.Logger | None = log
     while logger is not None:
         for handler in logger.handlers:
-            _hand_over(handler, record)
+            with contextlib.suppress(Exception):  # a disk that is full, a reader that has gone: not the end of this thread
+                _hand_over(handler, record)
         logger = logger.parent if logger.propagate else None
 
 

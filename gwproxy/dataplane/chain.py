@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from gevent import GreenletExit
+from gevent import GreenletExit, getcurrent
 
 from gwproxy.context import Context, Outcome, Shadowed
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, RequestTimeout, ServiceUnavailable, StoreUnavailable
@@ -153,6 +153,7 @@ def waited(ctx: Context) -> float:
 
 def finish(ctx: Context, outcome: Outcome) -> None:
     """Call what plugins registered with ``ctx.on_finish``, each guarded by itself and within the budget of its entry."""
+    ctx._greenlet = getcurrent()  # a server may close a response elsewhere than it has asked for it
     for number, function in enumerate(ctx.finishers):
         step = ctx._finisher_steps[number] if number < len(ctx._finisher_steps) else None
         _finish(step if isinstance(step, Step) else _NOBODY, ctx, function, outcome)
@@ -175,7 +176,9 @@ def _run(step: Step, ctx: Context) -> None:
     ctx._step_since = time.monotonic() - waited(ctx)
     ctx._step = step
     try:
-        step.call(ctx, step.config)
+        if (returned := step.call(ctx, step.config)) is not None:
+            # Its author took it for an answer: going on would be the opposite of what was meant.
+            raise TypeError(f"a hook returns None, not {type(returned).__name__}; ctx.abort() ends a request")
         if ctx._step is not step:
             raise BudgetExceeded("and swallowed it")  # like an abort, it cannot be undone
     except Aborted:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 import pytest
+from gevent import GreenletExit
 
 from gwproxy import Context, PluginConfig, Request, Response, StoreUnavailable
 from gwproxy.dataplane import chain
@@ -52,12 +53,25 @@ def test_an_abort_cannot_be_swallowed_by_the_plugin(ctx: Context, swallowed: typ
         chain.run((step(swallows),), ctx)
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("x")])
+RAISED = [ValueError("x"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), GreenletExit(), MemoryError(), BaseException("x")]
+
+
+@pytest.mark.parametrize("error", RAISED)
 def test_X01_whatever_a_plugin_raises_is_500(ctx: Context, error: BaseException) -> None:
     with pytest.raises(HttpError) as raised:
         chain.run((step(fail(error)),), ctx)
     assert raised.value.status == 500
     assert "x" not in raised.value.text
+
+
+@pytest.mark.parametrize(
+    "returned", [True, False, 403, {"error": "Forbidden"}, Response(403)], ids=["yes", "no", "status", "body", "response"]
+)
+def test_X10_a_hook_that_returns_something_did_not_mean_to_go_on(ctx: Context, returned: object, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(HttpError) as raised:
+        chain.run((step(lambda c: returned),), ctx)
+    assert raised.value.status == 500
+    assert f"a hook returns None, not {type(returned).__name__}" in caplog.text
 
 
 def test_a_needed_store_that_is_away_is_503_with_retry_after(ctx: Context) -> None:

@@ -164,6 +164,7 @@ class Hostile(Plugin):
 
 #: What a plugin may put in the place of what belongs there, or try to change (X06, X10).
 WRONG: dict[str, Callable[[Context, HostileConfig], object]] = {
+    "return": lambda ctx, config: None,
     "response": lambda ctx, config: setattr(ctx, "response", "not a response"),
     "status": lambda ctx, config: setattr(ctx.response, "status", "200"),
     "header": lambda ctx, config: ctx.response_headers.add("X-A", "a\r\nX-B: b"),
@@ -179,7 +180,7 @@ WRONG: dict[str, Callable[[Context, HostileConfig], object]] = {
 
 
 class Wrong(Plugin):
-    """Leaves or changes what it must not, where ``?wrong=`` says so; a return value is nobody's business."""
+    """Leaves, changes or returns what it must not, where ``?wrong=`` says so."""
 
     name = "wrong"
     config_model = HostileConfig
@@ -189,7 +190,7 @@ class Wrong(Plugin):
         wrong = ctx.request.query.get("wrong", "")
         if wrong in WRONG and wrong != "status":
             WRONG[wrong](ctx, config)
-        return {"status": 403}
+        return {"status": 403} if wrong == "return" else None
 
     @hookimpl
     def post_proxy(self, ctx: Context, config: HostileConfig) -> None:

@@ -135,7 +135,7 @@ def test_X06_X10_what_a_plugin_leaves_wrong_is_500_and_touches_nothing_else(gate
         answer = surrounded(client, f"/wrong?wrong={wrong}", wrong)
         assert (answer.status, answer.json()) == (500, {"error": "Internal Server Error"})
         assert answer.get("X-B") is None
-        after = client.ask("/wrong?wrong=nothing")  # X06: what is shared is as it was; a returned value means nothing
+        after = client.ask("/wrong?wrong=nothing")  # X06: what is shared is as it was
         assert (after.status, after.get("X-Config")) == (200, "post_auth ['first'] ['first'] /wrong")
 
 
