@@ -78,6 +78,16 @@ def test_V12_a_crash_loop_slows_down_and_ends_with_its_cause(
     assert gateway.get("/plain").status_code == 200
 
 
+def test_V12_gunicorns_own_exit_status_lets_the_master_give_up(start_gateway: Callable[..., GatewayProcess], tmp_path: Path) -> None:
+    """As docs/operating.md says: nothing of Python's runs after it, so nothing can be done about it."""
+    bad = tmp_path / "bad"
+    bad.touch()
+    path = install(tmp_path, PLUGIN.format(bad=str(bad), crash="STARTED = lambda: os._exit(3)\n"))
+    gateway = start_gateway(workers=1, PYTHONPATH=path)
+    assert gateway.process.child.wait(20) == 3
+    assert "Worker failed to boot" in gateway.output()
+
+
 def test_X03_X11_what_never_returns_to_python_is_named_and_costs_its_worker(
     start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService, strangers: str, tmp_path: Path
 ) -> None:
