@@ -248,9 +248,12 @@ def test_X03_a_signal_without_a_reason_and_a_pause_of_the_process_hit_nobody(gat
         for _ in range(200):
             os.kill(pid, signal.SIGURG)
             time.sleep(0.001)
-        os.kill(pid, signal.SIGSTOP)
-        time.sleep(1.0)  # twice as long as a loop may be blocked
-        os.kill(pid, signal.SIGCONT)
+        for _ in range(6):  # each time, which thread wakes first is chance
+            os.kill(pid, signal.SIGSTOP)
+            time.sleep(0.5)  # longer than a loop may be blocked
+            os.kill(pid, signal.SIGCONT)
+            enough = neighbours.answered + 10
+            until(lambda enough=enough: neighbours.answered > enough, "the neighbours to be served")  # type: ignore[misc]
         enough = neighbours.answered + 100
         until(lambda: neighbours.answered > enough, "the neighbours to be served")
     assert neighbours.wrong == []
