@@ -148,7 +148,7 @@ class LoopWatchdog:
         gap, self._looked = now - self._looked, now
         computed, before = time.process_time(), self._computed
         self._computed = computed
-        return gap if computed - before > gap / 2 else min(gap, INTERVAL)
+        return min(gap, max(INTERVAL, computed - before))
 
     def _report(self, call: Call | None, top: FrameType, now: float) -> None:
         if call is None and self._turns == 0:
