@@ -31,10 +31,12 @@ class BudgetWatchdog:
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._timer: Any = None
+        self._looked = 0.0
         self.turns = 0
 
     def start(self) -> None:
         """Start looking; once a worker, in its hub's thread."""
+        self._looked = time.monotonic()
         self._timer = get_hub().loop.timer(INTERVAL, INTERVAL)
         self._timer.start(self._look)
 
@@ -50,9 +52,18 @@ class BudgetWatchdog:
         # the throw nothing else can run, and no hook is hit that has just finished.
         self.turns += 1
         now = time.monotonic()
+        late, self._looked = now - self._looked - INTERVAL, now
+        if late > INTERVAL:
+            self._credit(late, now)
         for ctx in [ctx for ctx in map(acting, self._gateway.in_flight) if overdue_by(ctx, now) > 0]:
             if overdue_by(ctx, now) > 0:
                 ctx._greenlet.throw(cut_off(ctx, now, self._gateway.tally))  # type: ignore[attr-defined]
+
+    def _credit(self, late: float, now: float) -> None:
+        """Give hooks the time for which somebody has blocked the loop: those that wait could not go on."""
+        for ctx in map(acting, self._gateway.in_flight):
+            if isinstance(ctx._step, Step):
+                ctx._step_since = max(ctx._step_since, min(ctx._step_since + late, now - waited(ctx)))
 
 
 def acting(ctx: Context) -> Context:
