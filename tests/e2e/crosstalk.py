@@ -1,9 +1,10 @@
 """No cross-talk: does every client get its own bytes, whatever the others do? ``python -m tests.e2e.crosstalk --seconds 600``.
 
 Starts a Redis, an upstream service (nonce_service.py) and the gateway with real gunicorn workers, and lets 200 clients
-(nonce_clients.py) at it: keep-alive and pipelined, with bodies from nothing to 4 MiB, sized and chunked, slow readers, clients that leave
-in the middle or reset, an upstream that resets, cuts off and vanishes, retries, plugins that read whole bodies, users who take turns on a connection, and
-rate limits whose every count is known. Prints what was done as JSON, and one line for each wrong byte; exits 1 if there was one.
+(nonce_clients.py) at it: keep-alive and pipelined, with bodies from nothing to 4 MiB, sized and chunked, slow readers, clients
+that leave in the middle or reset, a Redis that stalls, an upstream that resets, cuts off and vanishes, retries, plugins that
+read whole bodies, users who take turns on a connection, and rate limits whose every count is known. Prints what was done as
+JSON, and one line for each wrong byte; exits 1 if there was one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.e2e.strangers import install
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "a secret of the cross-talk run, long enough"
+STALL_MS = 130  # a request waits 100
 ROUTES = ("bare", "limited", "user", "both", "retried", "read")
 
 
@@ -79,13 +81,13 @@ def tokens(clients: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(folder: Path, workers: int) -> Iterator[tuple[GatewayProcess, NonceServiceProcess]]:
+def started(folder: Path, workers: int) -> Iterator[tuple[GatewayProcess, NonceServiceProcess, RedisServer]]:
     """The gateway before its service, until the end of the context."""
     server, service = RedisServer(folder), NonceServiceProcess(folder)
     publish(server, document(service))
     gateway = GatewayProcess(folder, {"GWPROXY_REDIS_URL": server.url, "PYTHONPATH": install(folder)}, workers=workers)
     try:
-        yield gateway.ready(), service
+        yield gateway.ready(), service, server
         gateway.process.stop()
     finally:
         if gateway.process.child.poll() is None:
@@ -94,13 +96,24 @@ def started(folder: Path, workers: int) -> Iterator[tuple[GatewayProcess, NonceS
         server.stop()
 
 
-async def play(port: int, seconds: float, clients: int, seed: int, mix: Mix) -> Report:
+async def play(port: int, seconds: float, clients: int, seed: int, mix: Mix, server: RedisServer) -> Report:
     """Let the clients at the gateway."""
     report, known = Report(), tokens(clients)
     ends = time.monotonic() + seconds
     playing = [Client(number, port, known, report, mix, seed, ROUTES) for number in range(clients)]
+    stalling = asyncio.ensure_future(stall(server, report))
     await asyncio.gather(*(client.run(ends) for client in playing))
+    stalling.cancel()
     return report
+
+
+async def stall(server: RedisServer, report: Report) -> None:
+    """Let Redis answer a little later than any request waits for it, now and then: its replies come when others ask."""
+    with server.client() as client:
+        while True:
+            await asyncio.sleep(2)
+            client.execute_command("CLIENT", "PAUSE", STALL_MS, "ALL")
+            report.done["stalls of Redis"] += 1
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -112,8 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     print(f"seed {options.seed}", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="gwproxy-crosstalk-") as name:
-        with started(Path(name), options.workers) as (gateway, service):
-            report = asyncio.run(play(gateway.port, options.seconds, options.clients, options.seed, Mix()))
+        with started(Path(name), options.workers) as (gateway, service, server):
+            report = asyncio.run(play(gateway.port, options.seconds, options.clients, options.seed, Mix(), server))
             report.violations += service.violations()
         print(json.dumps({"seed": options.seed, "done": dict(sorted(report.done.items())), "odd": dict(report.odd)}, indent=1))
         for line in report.violations:

@@ -96,9 +96,10 @@ class Ask:
     def allowed(self) -> set[int]:
         if self.user == "":
             return {401}
-        if self.fault:
-            return {200} if self.route == "retried" and self.fault == "reset" else FAULTS[self.fault]
-        return {200}
+        slow_store = {503} if self.route in LIMITED else set()
+        if self.fault and not (self.route == "retried" and self.fault == "reset"):
+            return FAULTS[self.fault] | slow_store
+        return {200} | slow_store
 
     def __str__(self) -> str:
         return f"{self.method} /{self.route}/{self.nonce} size={self.size} upload={self.upload} user={self.user} {self.query} {self.fault}"
@@ -254,12 +255,14 @@ class Client:
             if self._mix.pause:
                 await asyncio.sleep(self._random.expovariate(1 / self._mix.pause))
             if self._random.random() < self._mix.aborts:
-                return await self._abort(wire)
+                await self._abort(wire)
+                return
             many = self._random.random() < self._mix.pipelines
             asks = [self._draw(small=many) for _ in range(self._random.randint(2, 8) if many else 1)]
             self.report.done["pipelined"] += many * len(asks)
             if not await self._exchange(wire, asks):
-                return wire.close()
+                wire.close()
+                return
         if stray := await wire.stray():
             self.violated(f"client {self.name}: bytes that nothing asked for: {stray!r}")
         wire.close(reset=self._random.random() < 0.1)
@@ -299,6 +302,8 @@ class Client:
     async def _abort(self, wire: Wire) -> None:
         """Leave in the middle: of sending, of waiting, or of reading."""
         ask = self._draw(small=False)
+        if self._random.random() < 0.5:
+            ask.query.append("pause=0.1")  # the rest of the upstream's answer comes when nobody waits for it any more
         data = self._bytes(ask)
         how = self._random.choice(["sending", "waiting", "reading"])
         self.report.done[f"aborts while {how}"] += 1
@@ -347,7 +352,9 @@ class Client:
         done[f"{got.status}"] += 1
         done["cut"] += got.cut
         if got.status not in ask.allowed():
-            self.report.odd[f"{ask.route} {ask.fault or 'no fault'} {got.status}"] += 1
+            self.report.odd[f"{ask.method} {ask.route} {ask.fault or 'no fault'} {got.status}"] += 1
+            if ask.method != "POST" and not ask.fault:
+                self.violated(f"{ask}: refused ({got.status}), although nothing was wrong with it: what did the gateway read instead?")
         self._check_limit(ask, got)
         wrong = self._wrong_refusal(ask, got) if "x-nonce" not in got.fields else self._wrong_answer(ask, got)
         if wrong:

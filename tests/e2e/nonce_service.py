@@ -6,7 +6,7 @@ its header ``X-Nonce``, and its body must be that nonce's: anything else is a li
 ``X-Violation`` in the answer. In the query:
 
 * ``chunked=1``: the answer is chunked, in pieces of uneven sizes;
-* ``pause=S``: S seconds between the head and the body;
+* ``pause=S``: S seconds between the head and the body, and in the middle of the body;
 * ``fault=reset``: the connection is reset before the head; with ``once=1`` the next attempt of the nonce is answered;
 * ``fault=cut``: half the body, then a reset; ``fault=short``: half the body, then the end;
 * ``fault=vanish``: a whole answer, after which the connection is closed without a word; ``fault=close``: with one;
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import struct
 import sys
@@ -45,9 +46,13 @@ class NonceService:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
-            while await self._serve_one(reader, writer):
-                pass
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            try:
+                while await self._serve_one(reader, writer):
+                    pass
+            except (ValueError, asyncio.LimitOverrunError) as error:
+                print(f"violation: not a request: {error}", flush=True)
+                reset(writer)
         with contextlib.suppress(ConnectionError):
             writer.close()
             await writer.wait_closed()
@@ -93,20 +98,27 @@ class NonceService:
         if last:
             fields.append("Connection: close")
         writer.write("\r\n".join([f"HTTP/1.1 {status}", *fields, "", ""]).encode("latin-1"))
-        if "pause" in asked.query:
+        half = len(body) // 2
+        parts = [] if asked.method == "HEAD" else [body[:half]] if fault in ("cut", "short") else [body[:half], body[half:]]
+        for part in parts:
             await writer.drain()
-            await asyncio.sleep(float(asked.query["pause"]))
-        if asked.method == "HEAD":
-            return
-        if fault in ("cut", "short"):
-            body = body[: len(body) // 2]
-        await send(writer, body, chunked=chunked, ends=fault not in ("cut", "short"))
+            await asyncio.sleep(float(asked.query.get("pause", "0")))
+            await send(writer, part, chunked=chunked)
+        if parts and chunked and fault not in ("cut", "short"):
+            writer.write(b"0\r\n\r\n")
+        await writer.drain()
         if fault == "cut":
             reset(writer)
 
 
 def read_head(data: bytes) -> Asked:
+    """Parse a request's head.
+
+    :raises ValueError: it is none; the bytes of another request's body, say.
+    """
     lines = data.decode("latin-1").split("\r\n")
+    if lines[0].count(" ") != 2:
+        raise ValueError(repr(data[:200]))
     method, target, _ = lines[0].split(" ")
     parts = urlsplit(target)
     fields = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:-2])}
@@ -124,7 +136,7 @@ async def read_body(asked: Asked, reader: asyncio.StreamReader) -> bytes:
     return b"".join(pieces)
 
 
-async def send(writer: asyncio.StreamWriter, body: bytes, *, chunked: bool, ends: bool) -> None:
+async def send(writer: asyncio.StreamWriter, body: bytes, *, chunked: bool) -> None:
     if not chunked:
         writer.write(body)
     else:
@@ -133,8 +145,6 @@ async def send(writer: asyncio.StreamWriter, body: bytes, *, chunked: bool, ends
             piece = body[at : at + size]
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
             at, size = at + size, min(size * 7, 200_000)
-        if ends:
-            writer.write(b"0\r\n\r\n")
     await writer.drain()
 
 
@@ -153,4 +163,5 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # it warns of every write to a connection that is gone
     asyncio.run(main(int(sys.argv[1])))
