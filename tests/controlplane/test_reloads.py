@@ -1,0 +1,169 @@
+"""Ten thousand changes of the configuration leave nothing behind but the last one."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from pydantic import TypeAdapter
+
+from gwproxy.controlplane.last_good import LastGoodFile
+from gwproxy.controlplane.parse import Environment, Parsed
+from gwproxy.controlplane.sources import Candidate
+from gwproxy.controlplane.watch import Watcher
+from gwproxy.dataplane.gateway import Gateway
+from gwproxy.dataplane.patterns import compile_pattern
+from gwproxy.dataplane.pool import Pool
+from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
+from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
+from gwproxy.model import Route, Upstream
+from gwproxy.plugin import PluginConfig
+from gwproxy.registry import Registry
+
+RELOADS = 10_000
+WARM = 1_000
+KEPT = (Snapshot, CompiledRoute, LiveUpstream, Pool, PluginConfig, Parsed, Route, Upstream)  # one configuration's, and no more
+
+
+class Pushed:
+    """A source that says what the test pushes."""
+
+    def __init__(self) -> None:
+        self.next: Candidate | None = None
+
+    def poll(self) -> Candidate | None:
+        said, self.next = self.next, None
+        return said
+
+    def wait(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Unsaved(LastGoodFile):
+    """No file: 10,000 times fsync would take longer than all else."""
+
+    def save(self, data: bytes, revision: int) -> None: ...
+
+
+class Worker:
+    """The part of a worker that follows the configuration, with every built-in plugin."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = Pushed()
+        self.gateway = Gateway(Upstreams())
+        registry = Registry.discover()
+        assert not registry.broken
+        environment = Environment({"GW_SECRET": "s" * 40}, lambda name: True)
+        self.watcher = Watcher(self.source, self.gateway, registry, self.gateway.upstreams, environment, Unsaved(folder, "gw:"))
+
+    def reload(self, data: bytes, revision: int) -> Snapshot:
+        self.source.next = Candidate(data, revision, "gw:routes")
+        self.watcher.step()
+        standing, snapshot = self.watcher.standing, self.gateway.snapshot
+        assert (standing.error, standing.revision) == ("", revision)
+        assert snapshot is not None
+        return snapshot
+
+
+def document(number: int) -> bytes:
+    """The ``number``-th configuration: no two alike, in routes, plugins, their configs, upstreams, targets and patterns."""
+    limit = {"name": "rate_limit", "config": {"limit": number + 1}}
+    plugins: list[dict[str, Any]] = [
+        {"name": "jwt_auth", "config": {"secret": "${GW_SECRET}", "audience": f"a{number}"}},
+        {"name": "jwt_auth", "config": {"jwks_url": f"http://127.0.0.1:9/{number}", "algorithms": ["RS256"]}},
+        {"name": "request_transform", "config": {"add_headers": {"X-Number": str(number)}}},
+        {"name": "pii_log", "config": {"fields": [f"f{number}"]}},
+        {"name": "access_log", "config": {"redact": [f"secret{number}"], "sinks": ["file"], "file": f"/tmp/log-{number}"}},
+        {"name": "webhook_signature", "config": {"scheme": "github", "secrets": [f"{number:032d}"]}},
+    ]
+    routes: list[dict[str, Any]] = [
+        {"path": "/same", "upstream": "http://127.0.0.1:9"},
+        {"path": f"/changing/{number}", "upstream": f"http://127.0.0.1:{1 + number % 60_000}", "plugins": [limit]},
+        {"path": f"~^/regex{number}/", "upstream": "pair", "plugins": [plugins[number % len(plugins)]]},
+    ]
+    targets = [{"url": f"http://10.0.{number % 250}.{i}:8000"} for i in (1, 2)]
+    pair = {"targets": targets, "algorithm": "consistent_hash", "hash_on": "path", "health": {"path": "/h"}, "breaker": {}}
+    cors = {"name": "cors", "config": {"origins": [f"https://n{number // 10}.example"]}}
+    return orjson.dumps(
+        {
+            "routes": routes,
+            "upstreams": {"pair": pair},
+            "plugins": [cors],
+            "consumers": [{"id": f"c{number}", "match": {"user_id": f"u{number}"}}],
+        }
+    )
+
+
+def living() -> Counter[str]:
+    """How many objects of each kind of :data:`KEPT` there are."""
+    gc.collect()
+    return Counter(kind.__name__ for thing in gc.get_objects() for kind in KEPT if isinstance(thing, kind))
+
+
+def caches() -> list[Any]:
+    """The caches of gwproxy's functions; all of them are bounded."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, type(compile_pattern)) and thing.__module__.startswith("gwproxy")]
+    assert compile_pattern in found
+    assert [cache for cache in found if cache.cache_info().maxsize is None] == []
+    return found
+
+
+def fill_string_cache() -> None:
+    """Fill the one cache that cannot be cleared: pydantic's of short strings in JSON, 16,384 of at most 63 bytes for ever."""
+    TypeAdapter(list[str]).validate_json(orjson.dumps([f"filling {number}" for number in range(200_000)]))
+
+
+def memory() -> tuple[int, int]:
+    """Blocks of memory that Python has allocated, and bytes of the process that are resident; without what is in bounded caches."""
+    for cache in caches():
+        cache.cache_clear()
+    gc.collect()
+    return sys.getallocatedblocks(), int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    logging.getLogger("gwproxy").setLevel(logging.CRITICAL)  # a handler of pytest's keeps every record
+    yield Worker(tmp_path)
+    logging.getLogger("gwproxy").setLevel(logging.NOTSET)
+
+
+def test_S07_S11_ten_thousand_reloads_leave_one_snapshot_and_flat_memory(worker: Worker) -> None:
+    snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
+    fill_string_cache()
+    before = living()
+    for number in range(WARM):
+        snapshots.add(worker.reload(document(number), number))
+    once, (blocks, resident) = living() - before, memory()
+    for number in range(WARM, RELOADS):
+        snapshots.add(worker.reload(document(number), number))
+    assert compile_pattern.cache_info().currsize == compile_pattern.cache_info().maxsize  # it was filled, and held its bound
+    assert living() - before == once
+    assert list(snapshots) == [worker.gateway.snapshot]
+    now, resident_now = memory()
+    print(f"blocks {now - blocks:+d}, resident {resident_now - resident:+d}")
+    assert now - blocks < (RELOADS - WARM) // 10  # a single object left by each reload would be ten times as many
+    assert resident_now - resident < 48 << 20  # what RE2 keeps is not Python's: what is left of a cache full of regexes is 30 MiB
+    assert once["Snapshot"] == once["Parsed"] == 1
+    assert once["LiveUpstream"] == once["CompiledRoute"] == once["Route"] == 3
+
+
+def test_S07_a_refused_configuration_leaves_nothing(worker: Worker) -> None:
+    worker.reload(document(0), 0)
+    before = living()
+    for number in range(1, 300):
+        broken = orjson.loads(document(number))
+        broken["routes"][2]["upstream"] = "absent"
+        worker.source.next = Candidate(orjson.dumps(broken), number, "gw:routes")
+        worker.watcher.step()
+        assert worker.watcher.standing.state == "refused"
+    assert living() == before
