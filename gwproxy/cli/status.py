@@ -60,7 +60,7 @@ def gather(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
 def _worker(fields: Worker) -> dict[str, Any]:
     numbers = {name: int(fields[name]) for name in ("pid", "revision", "log_dropped") if fields.get(name, "").isdecimal()}
     texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at")}
-    return {**texts, **numbers, "plugins": _held(fields, "plugins", {}), "counters": _held(fields, "counters", {})}
+    return {**texts, **numbers, **{name: _held(fields, name, {}) for name in ("plugins", "counters", "gauges")}}
 
 
 def _held(fields: Worker, name: str, default: Any) -> Any:

@@ -100,6 +100,7 @@ class Heartbeat:
             "log_dropped": str(self._dropped()),
             "counters": orjson.dumps(self._tally.shown()).decode(),
             "upstreams": orjson.dumps([_load(live) for live in self._upstreams][:200]).decode(),
+            "gauges": orjson.dumps(self._tally.measured()).decode(),
             "targets": orjson.dumps([_shown(live.name, target) for live in self._upstreams for target in live.targets][:200]).decode(),
         }
 

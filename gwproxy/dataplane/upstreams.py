@@ -77,6 +77,11 @@ class LiveUpstream:
         fresh = [target for target in healthy if target not in tried]
         return self._balance(fresh or healthy, ctx)
 
+    @property
+    def connections(self) -> int:
+        """How many connections to its targets are open or being made, idle ones included."""
+        return sum(active + idle for _, active, idle in self._adapter.connections())
+
     def prune(self) -> None:
         """Close idle connections that are too old or that the upstream has closed."""
         self._adapter.prune()
@@ -137,6 +142,11 @@ class Upstreams:
         """Close idle connections that are past use, of plugins' own upstreams too."""
         for live in [*self._live.values(), *self._direct.values()]:
             live.prune()
+
+    @property
+    def connections(self) -> int:
+        """How many connections to upstreams are open, those of plugins' own upstreams too; not those of upstreams let go of."""
+        return sum(live.connections for live in [*self._live.values(), *self._direct.values()])
 
     def __iter__(self) -> Iterator[LiveUpstream]:
         return iter(list(self._live.values()))

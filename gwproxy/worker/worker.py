@@ -162,6 +162,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             gevent.sleep(SETTLE_POLL_SECONDS)
 
     def _listen(self, settings: Settings, tally: Tally) -> list[StreamServer]:
+        tally.watch("connections", lambda: len(self._slots.connections))
         service = Service(
             app=self.wsgi,
             settings=settings,

@@ -43,6 +43,7 @@ def heartbeat(client: fakeredis.FakeRedis, standing: Standing) -> Heartbeat:
     registry = Registry.of(Some())
     tally = Tally()
     tally.add("headers_dropped", count=2)
+    tally.watch("connections", lambda: 5)
     registry.broken["gone"] = "does not import"
     return Heartbeat(ConfigurationStore(client), "w1", lambda: standing, registry, upstreams, lambda: 3, tally, 1_790_000_000.0)
 
@@ -54,6 +55,7 @@ def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
     assert fields["applied_at"] == "2026-09-21T14:13:20.500Z"
     assert fields["log_dropped"] == "3"
     assert fields["counters"] == '{"headers_dropped":2}'
+    assert fields["gauges"] == '{"connections":5}'
     assert json.loads(fields["plugins"]) == {"some": "2.1", "gone": "broken"}
     assert json.loads(fields["upstreams"]) == [{"upstream": "users", "in_flight": 1, "queued": 0, "refused": 0}]
     assert json.loads(fields["targets"]) == [{"upstream": "users", "url": "http://10.0.0.1:8000", "healthy": True, "active": 0}]
