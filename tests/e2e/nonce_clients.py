@@ -43,7 +43,7 @@ class Report:
     done: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     odd: Counter[str] = field(default_factory=Counter)
-    latencies: list[tuple[float, float]] = field(default_factory=list)
+    latencies: list[tuple[float, float]] = field(default_factory=list)  # of plain requests: when asked, seconds
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Mix:
     slow: float = 0.02
     pipelines: float = 0.15
     pause: float = 0.0  # seconds between two requests of a client, on average
+    limits: bool = True  # whether what a rate limit has counted is known: not if the store is emptied
 
 
 @dataclass
@@ -100,6 +101,11 @@ class Ask:
         if self.fault and not (self.route == "retried" and self.fault == "reset"):
             return FAULTS[self.fault] | slow_store
         return {200} | slow_store
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its time says something about the gateway's."""
+        return not self.fault and not self.upload and self.size <= 65_535 and not any(part.startswith("pause") for part in self.query)
 
     def __str__(self) -> str:
         return f"{self.method} /{self.route}/{self.nonce} size={self.size} upload={self.upload} user={self.user} {self.query} {self.fault}"
@@ -281,7 +287,8 @@ class Client:
                         raise
                     return False
                 self._check(ask, got)
-                self.report.latencies.append((began, time.monotonic() - began))
+                if len(asks) == 1 and ask.is_plain:
+                    self.report.latencies.append((began, time.monotonic() - began))
                 if got.cut or got.fields.get("connection") == "close":
                     self._unanswered(asks[number + 1 :], first=False)
                     return False
@@ -339,6 +346,7 @@ class Client:
     def _spoil(self, ask: Ask) -> None:
         faults = ["reset"] if ask.route == "retried" else sorted(FAULTS)
         ask.fault = self._random.choice(faults)
+        self.report.done["faults"] += 1
         if ask.fault in ("cut", "short", "reset"):
             ask.method, ask.upload, ask.size = "GET", 0, max(ask.size, 1000)
         if ask.route == "retried":
@@ -393,7 +401,7 @@ class Client:
 
     def _check_limit(self, ask: Ask, got: Got) -> None:
         """What a counter that only this client uses has left says whether the reply of Redis was for this request."""
-        if ask.route not in LIMITED or ask.user == "":
+        if not self._mix.limits or ask.route not in LIMITED or ask.user == "":
             return
         counter = self._counter(ask)
         if "x-ratelimit-remaining" not in got.fields:  # the store was too slow, and the request refused

@@ -5,11 +5,19 @@
 
 from __future__ import annotations
 
+import gc
+import json
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Literal
 
+import gevent
+
 from gwproxy import Context, Gateway, Plugin, PluginConfig, Size, hookimpl
+from gwproxy.dataplane.snapshot import Snapshot
+from gwproxy.dataplane.upstreams import LiveUpstream
 
 SECRET = "s3cr3t-of-the-plugin"
 
@@ -129,6 +137,31 @@ class Hoard(Plugin):
         self.kept = b"x" * config.size
 
 
+class Probe(Plugin):
+    """Says what only the worker knows of itself, in ``$GW_PROBE_FOLDER/PID.json``, every ``$GW_PROBE_SECONDS``; without these, nothing."""
+
+    name = "stranger_probe"
+
+    @hookimpl
+    def worker_started(self, gateway: Gateway) -> None:
+        if folder := os.environ.get("GW_PROBE_FOLDER"):
+            gateway.spawn(self._repeat, Path(folder), float(os.environ["GW_PROBE_SECONDS"]))
+
+    def _repeat(self, folder: Path, seconds: float) -> None:
+        written = folder / f"{os.getpid()}.json"
+        while True:
+            time.sleep(seconds)
+            gc.collect()
+            # Not those of the hub's threads: there are more or less of them at any time, ten at most.
+            kinds = {"greenlets": gevent.Greenlet, "snapshots": Snapshot, "configs": PluginConfig, "upstreams": LiveUpstream}
+            things = gc.get_objects()
+            found = {name: sum(isinstance(thing, kind) for thing in things) for name, kind in kinds.items()}
+            found["objects"], found["blocks"] = len(things), sys.getallocatedblocks()
+            del things
+            written.with_suffix(".new").write_text(json.dumps(found))
+            written.with_suffix(".new").replace(written)
+
+
 _MODULES = {"gwproxy_strangers": "strangers.py", "gwproxy_hostile": "hostile.py"}
 _POINTS = """\
 [gwproxy]
@@ -138,6 +171,7 @@ stranger_claim = gwproxy_strangers:Claim
 stranger_stamp = gwproxy_strangers:Stamp
 stranger_reader = gwproxy_strangers:Reader
 stranger_hoard = gwproxy_strangers:Hoard
+stranger_probe = gwproxy_strangers:Probe
 stranger_broken = gwproxy_strangers:Absent
 hostile = gwproxy_hostile:Hostile
 wrong = gwproxy_hostile:Wrong
