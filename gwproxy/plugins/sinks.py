@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 KEPT = 10_000  # entries in a list of the store
 MOST_BYTES = 16 << 20  # waiting for standard output or one file, of one worker
 BATCH_LINES = 1000
+MOST_QUEUES = 64  # of one plugin; beyond that those with nothing to do are made anew when they are needed
 BETWEEN_WARNINGS = 60.0  # seconds
 
 Sink = Literal["redis", "stdout", "file"]
@@ -69,6 +70,8 @@ class Sinks:
         name = path or "stdout"
         found = self._lines.get(name)
         if found is None:
+            if len(self._lines) >= MOST_QUEUES:  # of files that former configurations named
+                self._lines = {name: lines for name, lines in self._lines.items() if lines.busy}
             append = write_stdout if path is None else partial(write_file, path)
             found = self._lines[name] = Lines(self._gateway, name, append)
         return found
@@ -93,6 +96,11 @@ class Lines:
         self._draining = False
         self._warned = -BETWEEN_WARNINGS
         self.dropped = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether lines wait, or are being written."""
+        return self._draining or bool(self._waiting)
 
     def put(self, line: bytes) -> None:
         """Queue ``line``, which brings its own end."""

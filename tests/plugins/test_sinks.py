@@ -83,6 +83,20 @@ def test_configurations_with_one_file_share_its_queue(tmp_path):
     assert (tmp_path / "log").read_bytes() == b"0\n1\n2\n"
 
 
+def test_S11_queues_of_files_that_no_configuration_names_any_more_are_let_go_of(tmp_path):
+    gateway = Gateway()
+    to = Sinks(gateway, "k")
+    to.write(SinkConfig(sinks=("file",), file=str(tmp_path / "waits")), b"entry")
+    waiting, gateway.background = gateway.background, []
+    for number in range(1000):
+        to.write(SinkConfig(sinks=("file",), file=str(tmp_path / str(number))), b"entry")
+        gateway.run_background()
+    assert len(to._lines) <= sinks.MOST_QUEUES
+    to.flush()
+    assert waiting
+    assert (tmp_path / "waits").read_bytes() == b"entry\n"
+
+
 def test_a_worker_that_stops_writes_what_waits(tmp_path):
     to = Sinks(Gateway(), "log")
     for name in ("a", "b"):
