@@ -73,7 +73,7 @@ class Soak:
     def run(self) -> Run:
         """Play and watch until the end.
 
-        :raises AssertionError: a worker died, or what was started does not come to rest.
+        :raises AssertionError: a worker died.
         """
         pids = children(self._gateway.process.child.pid)
         baseline = self._at_rest(pids)
@@ -96,14 +96,15 @@ class Soak:
         self._redis.stop()
 
     def _at_rest(self, pids: list[int]) -> dict[int, Sample]:
-        """Wait until no client is connected and no change under way, and the probes have looked since; return what they saw."""
+        """Wait a minute until no client is connected and no change under way, and for the probes to look; return what they saw."""
         found: dict[int, Sample] = {}
 
         def still() -> bool:
             found.update({sample.pid: sample for sample in self._sampler.look(self._elapsed(), pids)})
             return all(sample.clients == 0 and sample.snapshots == 1 for sample in found.values())
 
-        until(still, "workers at rest", within=60 + 2 * self._every)
+        with contextlib.suppress(AssertionError):  # what does not come to rest is judged as it is
+            until(still, "workers at rest", within=60 + 2 * self._every)
         seen = time.time()
         until(lambda: all(self._sampler.probed_at(pid) > seen + 1 for pid in pids), "fresh probes", within=30 + 3 * self._every)
         found.update({sample.pid: sample for sample in self._sampler.look(self._elapsed(), pids)})
