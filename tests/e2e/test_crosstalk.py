@@ -32,7 +32,7 @@ SEEN = {
 }
 
 
-def test_R46_Q05_Q06_B11_every_client_gets_its_own_bytes() -> None:
+def test_R14_R46_Q05_Q06_B11_every_client_gets_its_own_bytes() -> None:
     run = [sys.executable, "-m", "tests.e2e.crosstalk", "--seconds", str(SECONDS), "--clients", "200"]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr[-8000:]
