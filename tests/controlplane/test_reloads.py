@@ -7,7 +7,7 @@ import logging
 import sys
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import orjson
 import pytest
 from pydantic import TypeAdapter
 
+from gwproxy.agent import WorkerGateway
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, Parsed
 from gwproxy.controlplane.sources import Candidate
@@ -26,11 +27,13 @@ from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.model import Route, Upstream
 from gwproxy.plugin import PluginConfig
+from gwproxy.plugins.jwks import KeySet
 from gwproxy.registry import Registry
+from gwproxy.store.shared import LocalStore
 
 RELOADS = 10_000
 WARM = 1_000
-KEPT = (Snapshot, CompiledRoute, LiveUpstream, Pool, PluginConfig, Parsed, Route, Upstream)  # one configuration's, and no more
+KEPT = (Snapshot, CompiledRoute, LiveUpstream, Pool, PluginConfig, KeySet, Parsed, Route, Upstream)  # one configuration's, and no more
 
 
 class Pushed:
@@ -54,6 +57,13 @@ class Unsaved(LastGoodFile):
     def save(self, data: bytes, revision: int) -> None: ...
 
 
+class Foreground(WorkerGateway):
+    """Runs at once what a worker runs in its background: what is left is left for good."""
+
+    def spawn(self, function: Callable[..., object], *args: Any) -> None:
+        function(*args)
+
+
 class Worker:
     """The part of a worker that follows the configuration, with every built-in plugin."""
 
@@ -62,6 +72,7 @@ class Worker:
         self.gateway = Gateway(Upstreams())
         registry = Registry.discover()
         assert not registry.broken
+        assert registry.notify("worker_started", gateway=Foreground(LocalStore(), "w", folder)) == []
         environment = Environment({"GW_SECRET": "s" * 40}, lambda name: True)
         self.watcher = Watcher(self.source, self.gateway, registry, self.gateway.upstreams, environment, Unsaved(folder, "gw:"))
 
@@ -79,16 +90,17 @@ def document(number: int) -> bytes:
     limit = {"name": "rate_limit", "config": {"limit": number + 1}}
     plugins: list[dict[str, Any]] = [
         {"name": "jwt_auth", "config": {"secret": "${GW_SECRET}", "audience": f"a{number}"}},
-        {"name": "jwt_auth", "config": {"jwks_url": f"http://127.0.0.1:9/{number}", "algorithms": ["RS256"]}},
         {"name": "request_transform", "config": {"add_headers": {"X-Number": str(number)}}},
         {"name": "pii_log", "config": {"fields": [f"f{number}"]}},
         {"name": "access_log", "config": {"redact": [f"secret{number}"], "sinks": ["file"], "file": f"/tmp/log-{number}"}},
         {"name": "webhook_signature", "config": {"scheme": "github", "secrets": [f"{number:032d}"]}},
     ]
+    fetched = {"name": "jwt_auth", "config": {"jwks_url": f"http://127.0.0.1:9/{number}", "algorithms": ["RS256"]}}
+    changing = plugins[number % len(plugins)] if number % 50 else fetched  # trying to fetch takes ten times as long as all else
     routes: list[dict[str, Any]] = [
         {"path": "/same", "upstream": "http://127.0.0.1:9"},
         {"path": f"/changing/{number}", "upstream": f"http://127.0.0.1:{1 + number % 60_000}", "plugins": [limit]},
-        {"path": f"~^/regex{number}/", "upstream": "pair", "plugins": [plugins[number % len(plugins)]]},
+        {"path": f"~^/regex{number}/", "upstream": "pair", "plugins": [changing]},
     ]
     targets = [{"url": f"http://10.0.{number % 250}.{i}:8000"} for i in (1, 2)]
     pair = {"targets": targets, "algorithm": "consistent_hash", "hash_on": "path", "health": {"path": "/h"}, "breaker": {}}
