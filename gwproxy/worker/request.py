@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from gunicorn.http import message
-from gunicorn.http.body import LengthReader
+from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.errors import (
     ExpectationFailed,
+    InvalidChunkSize,
     InvalidRequestLine,
     LimitRequestHeaders,
     LimitRequestLine,
@@ -71,6 +72,16 @@ class ParserLimits:
         return ()
 
 
+class _Chunks(ChunkedReader):  # type: ignore[misc]
+    """Gunicorn's reader of chunks, which takes a chunk of any size: one of 2**64 bytes is what others read as 0."""
+
+    def parse_chunk_size(self, unreader: ClientReader, data: bytes | None = None) -> tuple[int, bytes | None]:
+        size, rest = super().parse_chunk_size(unreader, data)
+        if size > _LONGEST_BODY:
+            raise InvalidChunkSize("more than 63 bits")
+        return size, rest
+
+
 class Request(message.Request):  # type: ignore[misc]
     """One request head, valid and unambiguous; :func:`read_request` makes it.
 
@@ -129,7 +140,7 @@ class Request(message.Request):  # type: ignore[misc]
         self.close = self.method in ("CONNECT", "TRACE") or wants_close(self.folded, http11=self.http11)
         body = self.body.reader
         self.length: int | None = body.length if isinstance(body, LengthReader) else None
-        self.pieces: Iterator[bytes] | None = None if isinstance(body, LengthReader) else body.parser
+        self.pieces: Iterator[bytes] | None = None if isinstance(body, LengthReader) else _Chunks(self, self.unreader).parser
         self.awaits_continue: bool = self._expected_100_continue and self.length != 0
         if self.length is not None:
             if self.length > _LONGEST_BODY:
