@@ -14,11 +14,15 @@ from gwproxy.dataplane.upstream_response import LOOK, RawResponse
 _READ = 64 * 1024
 
 
+class _Answered(Exception):
+    """The upstream has answered, or closed, while the client's next bytes were waited for."""
+
+
 class Exchange:
     """Sends a request, and reads until the head of the final response is complete.
 
-    The upstream may answer before it has the whole request (413, 401): then the rest is not sent, and the connection is
-    not used again.
+    The upstream may answer before it has the whole request (413, 401), be it that the client is silent: then the rest is
+    not sent, and the connection is not used again.
     """
 
     __slots__ = ("_buffer", "_connection", "_ended", "_head", "_interim", "_phase", "_request", "_scanned", "_sent")
@@ -66,7 +70,11 @@ class Exchange:
             return self._write(head + body if isinstance(body, bytes) else head)
         if not self._write(head):
             return False
-        return all(not self._answered() and self._write(piece) for piece in self._pieces(body))
+        try:
+            with body.watching(self._connection.sock.fileno(), self._interrupt):
+                return all(not self._answered() and self._write(piece) for piece in self._pieces(body))
+        except _Answered:
+            return False
 
     def _pieces(self, body: SizedBody) -> Iterator[bytes]:
         """Yield what is sent of a body.
@@ -111,15 +119,21 @@ class Exchange:
                 until = self._until(self._request.timeouts.read)
         return True
 
+    def _interrupt(self) -> None:
+        if self._answered():
+            raise _Answered
+
     def _answered(self) -> bool:
         """Whether a final response or the end came while the request is being sent; does not wait."""
-        if self._connection.readable():
+        while not (self._ended or self._parse()):
+            if not self._connection.readable():
+                return False
             self._connection.sock.settimeout(self._patience(self._until(LOOK), polls=True))
             try:
                 self._receive()
             except TimeoutError:  # a part of a TLS record
                 return False
-        return self._ended or self._parse()
+        return True
 
     def _wait(self) -> wire.Head:
         """Read until the final head is complete."""

@@ -104,7 +104,7 @@ def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] |
     elif (kept := request.body.replayable(KEPT)) is not None:
         body = kept
     else:
-        body = SizedBody(request.body, request.body.length)
+        body = SizedBody(request.body, request.body.length, request.body.watching)
     fields = _fields(ctx, target)
     if request.upgrade:
         fields += _UPGRADE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import requests
@@ -19,10 +20,13 @@ class SizedBody:
 
     :ivar chunks: its bytes; what iterating raises ends the exchange and passes through unchanged.
     :ivar length: in bytes, declared and held to; None: sent chunked.
+    :ivar watching: within ``watching(fileno, meanwhile)``, whoever waits for the next chunk calls ``meanwhile`` when ``fileno`` is
+        readable; what that raises ends the wait. By default chunks are waited for as if there was nothing else.
     """
 
     chunks: Iterable[bytes]
     length: int | None = None
+    watching: Callable[[int, Callable[[], None]], AbstractContextManager[None]] = lambda fileno, meanwhile: nullcontext()
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.chunks)

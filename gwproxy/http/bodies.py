@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from gwproxy.errors import BadGateway, ClientGone, PayloadTooLarge
@@ -87,6 +88,14 @@ class RequestBody:
             chunk = self._next()
             if chunk:
                 yield chunk
+
+    def watching(self, fileno: int, meanwhile: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within this, whoever waits for the client calls ``meanwhile`` when ``fileno`` is readable; what that raises, iterating raises.
+
+        Under a WSGI server whose bodies cannot do this it does nothing.
+        """
+        watching = getattr(self._stream, "watching", None)
+        return nullcontext() if watching is None else watching(fileno, meanwhile)
 
     def _begin(self) -> None:
         """Let nobody take a part for the whole."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Any
 
@@ -25,7 +26,8 @@ class Body(io.RawIOBase):
 
     Any read raises :class:`~gwproxy.errors.RequestTimeout` if the client is too slow,
     :class:`~gwproxy.errors.ClientGone` if it closed before the end, and :class:`~gwproxy.errors.BadRequest` if the
-    chunks are malformed; and so does every later one: where the next request would begin is then unknown.
+    chunks are malformed; and so does every later one: where the next request would begin is then unknown. A read that
+    something else ends makes every later one raise :class:`~gwproxy.errors.ClientGone`.
 
     :param send_continue: called before the first read if the client awaits ``100 Continue``.
 
@@ -78,7 +80,17 @@ class Body(io.RawIOBase):
             self._error = ClientGone(type(error).__name__)
         except ParseException as error:
             self._error = BadRequest(type(error).__name__)
+        except BaseException:  # its generator is over: a later read would take that for the body's end
+            self._error = ClientGone("the body was given up while it was read")
+            raise
         raise self._error
+
+    def watching(self, fileno: int, meanwhile: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within this, whoever waits for the body waits for ``fileno``, too.
+
+        :param meanwhile: called when that is readable, to read of it; what it raises is raised by ``read``.
+        """
+        return self._reader.watching(fileno, meanwhile)
 
     def drain(self) -> bool:
         """Read the rest away if it is short and comes soon; return whether the body is then over."""

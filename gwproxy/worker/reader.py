@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from select import POLLIN
 from time import monotonic
 from typing import Any
 
+from gevent.select import poll
 from gunicorn.http.unreader import SocketUnreader
 
 from gwproxy.settings import Settings
@@ -31,6 +36,8 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
         self._deadline: float | None = None  # None: a body is read
         self._waited = 0.0
         self._received = 0
+        self._other = -1
+        self._meanwhile: Callable[[], None] | None = None
         self.begun = False
         self.idle_since: float | None = monotonic()
 
@@ -57,6 +64,15 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
         self.begun = True
         self._deadline = deadline
 
+    @contextmanager
+    def watching(self, fileno: int, meanwhile: Callable[[], None]) -> Iterator[None]:
+        """While a body is waited for, call ``meanwhile`` whenever ``fileno`` is readable; what it raises ends the wait."""
+        self._other, self._meanwhile = fileno, meanwhile
+        try:
+            yield
+        finally:
+            self._meanwhile = None
+
     def chunk(self, size_hint: int | None = None) -> bytes:
         """Receive once, at most about ``size_hint`` bytes; empty at the end of the connection.
 
@@ -79,10 +95,31 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
 
     def _body_chunk(self, size: int) -> bytes:
         began = monotonic()
-        self.sock.settimeout(self._settings.body_timeout)
-        data: bytes = self.sock.recv(size)
+        if self._meanwhile is None:
+            self.sock.settimeout(self._settings.body_timeout)
+            data: bytes = self.sock.recv(size)
+        else:
+            data = self._watchful_chunk(size, began + self._settings.body_timeout, self._meanwhile)
         self._waited += monotonic() - began
         self._received += len(data)
         if data and self._waited > self._settings.body_timeout and self._received < self._settings.body_rate * self._waited:
             raise TimeoutError
         return data
+
+    def _watchful_chunk(self, size: int, until: float, meanwhile: Callable[[], None]) -> bytes:
+        self.sock.settimeout(0.0)
+        waiter = None
+        while True:
+            try:
+                data: bytes = self.sock.recv(size)
+                return data
+            except (BlockingIOError, ssl.SSLWantReadError):
+                left = until - monotonic()
+            if left <= 0:
+                raise TimeoutError
+            if waiter is None:  # not select(): it knows 1,024 descriptors
+                waiter = poll()
+                waiter.register(self.sock.fileno(), POLLIN)
+                waiter.register(self._other, POLLIN)
+            if any(fileno == self._other for fileno, _ in waiter.poll(left * 1000)):
+                meanwhile()
