@@ -1,0 +1,19 @@
+"""What clients send: sections 2.1 to 2.3 and 2.8 of the catalogue."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.wire.cases import Case, cases
+from tests.wire.conftest import ENVIRONMENTS, StartPlayer
+
+pytestmark = pytest.mark.e2e
+
+SECTIONS = ("2.1-requests",)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("case", [case for section in SECTIONS for case in cases(section)], ids=lambda case: case.id)
+def test_row(player: StartPlayer, case: Case, environment: str) -> None:
+    gateway = player(case.gateway, environment)
+    assert gateway.play(case) == gateway.expected(case), case.why
