@@ -10,6 +10,7 @@ from gwproxy.dataplane.failures import ClientLeft, Failure, Phase, UpstreamFaile
 from gwproxy.dataplane.pool import Connection
 from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
 from gwproxy.dataplane.upstream_response import LOOK, RawResponse
+from gwproxy.errors import RequestTimeout
 
 _READ = 64 * 1024
 
@@ -71,7 +72,7 @@ class Exchange:
         if not self._write(head):
             return False
         try:
-            with body.watching(self._connection.sock.fileno(), self._interrupt):
+            with body.watching(self._connection.sock.fileno(), self._interrupt, request.deadline):
                 return all(not self._answered() and self._write(piece) for piece in self._pieces(body))
         except _Answered:
             return False
@@ -80,16 +81,17 @@ class Exchange:
         """Yield what is sent of a body.
 
         :raises ClientLeft: it is shorter than its length.
+        :raises RequestTimeout: the client's share of the exchange took all of its time: not the upstream's fault.
         :raises ValueError: it is longer; nothing beyond is sent.
         """
         if body.length is None:
-            for chunk in body:
+            for chunk in self._in_time(body):
                 if chunk:  # an empty one would be the end
                     yield b"%x\r\n%b\r\n" % (len(chunk), chunk)
             yield b"0\r\n\r\n"
             return
         left = body.length
-        for chunk in body:
+        for chunk in self._in_time(body):
             left -= len(chunk)
             if left < 0:
                 raise ValueError(f"a body of more than the {body.length} bytes that were declared")
@@ -97,6 +99,13 @@ class Exchange:
                 yield chunk
         if left:
             raise ClientLeft(f"{body.length - left} of {body.length} bytes came", phase="send", sent=True)
+
+    def _in_time(self, body: SizedBody) -> Iterator[bytes]:
+        deadline = self._request.deadline
+        for chunk in body:
+            if deadline is not None and time.monotonic() > deadline:
+                raise RequestTimeout("the body took longer than the whole exchange may")
+            yield chunk
 
     def _write(self, data: bytes) -> bool:
         """Send ``data``; False if the upstream has answered or closed instead of taking it all."""

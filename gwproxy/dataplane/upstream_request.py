@@ -13,6 +13,8 @@ from requests.structures import CaseInsensitiveDict
 from gwproxy.dataplane.connect import Origin
 from gwproxy.model import Timeouts
 
+Watching = Callable[[int, Callable[[], None], float | None], AbstractContextManager[None]]
+
 
 @dataclass(frozen=True, slots=True)
 class SizedBody:
@@ -20,13 +22,14 @@ class SizedBody:
 
     :ivar chunks: its bytes; what iterating raises ends the exchange and passes through unchanged.
     :ivar length: in bytes, declared and held to; None: sent chunked.
-    :ivar watching: within ``watching(fileno, meanwhile)``, whoever waits for the next chunk calls ``meanwhile`` when ``fileno`` is
-        readable; what that raises ends the wait. By default chunks are waited for as if there was nothing else.
+    :ivar watching: within ``watching(fileno, meanwhile, until)``, whoever waits for the next chunk calls ``meanwhile`` when ``fileno``
+        is readable; what that raises ends the wait, and so does the time ``until``. By default chunks are waited for as if there
+        was nothing else.
     """
 
     chunks: Iterable[bytes]
     length: int | None = None
-    watching: Callable[[int, Callable[[], None]], AbstractContextManager[None]] = lambda fileno, meanwhile: nullcontext()
+    watching: Watching = lambda fileno, meanwhile, until: nullcontext()
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.chunks)

@@ -89,13 +89,15 @@ class RequestBody:
             if chunk:
                 yield chunk
 
-    def watching(self, fileno: int, meanwhile: Callable[[], None]) -> AbstractContextManager[None]:
+    def watching(self, fileno: int, meanwhile: Callable[[], None], until: float | None) -> AbstractContextManager[None]:
         """Within this, whoever waits for the client calls ``meanwhile`` when ``fileno`` is readable; what that raises, iterating raises.
 
         Under a WSGI server whose bodies cannot do this it does nothing.
+
+        :param until: when the client is too slow in any case (:func:`time.monotonic`); None: no such time.
         """
         watching = getattr(self._stream, "watching", None)
-        return nullcontext() if watching is None else watching(fileno, meanwhile)
+        return nullcontext() if watching is None else watching(fileno, meanwhile, until)
 
     def _begin(self) -> None:
         """Let nobody take a part for the whole."""

@@ -85,12 +85,13 @@ class Body(io.RawIOBase):
             raise
         raise self._error
 
-    def watching(self, fileno: int, meanwhile: Callable[[], None]) -> AbstractContextManager[None]:
+    def watching(self, fileno: int, meanwhile: Callable[[], None], until: float | None) -> AbstractContextManager[None]:
         """Within this, whoever waits for the body waits for ``fileno``, too.
 
         :param meanwhile: called when that is readable, to read of it; what it raises is raised by ``read``.
+        :param until: when the client is too slow in any case (:func:`time.monotonic`); None: no such time.
         """
-        return self._reader.watching(fileno, meanwhile)
+        return self._reader.watching(fileno, meanwhile, until)
 
     def drain(self) -> bool:
         """Read the rest away if it is short and comes soon; return whether the body is then over."""

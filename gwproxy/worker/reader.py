@@ -38,6 +38,7 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
         self._received = 0
         self._other = -1
         self._meanwhile: Callable[[], None] | None = None
+        self._until: float | None = None
         self.begun = False
         self.idle_since: float | None = monotonic()
 
@@ -65,9 +66,12 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
         self._deadline = deadline
 
     @contextmanager
-    def watching(self, fileno: int, meanwhile: Callable[[], None]) -> Iterator[None]:
-        """While a body is waited for, call ``meanwhile`` whenever ``fileno`` is readable; what it raises ends the wait."""
-        self._other, self._meanwhile = fileno, meanwhile
+    def watching(self, fileno: int, meanwhile: Callable[[], None], until: float | None) -> Iterator[None]:
+        """While a body is waited for, call ``meanwhile`` whenever ``fileno`` is readable; what it raises ends the wait.
+
+        :param until: when to wait no longer (:func:`time.monotonic`); None: only the client's own deadlines count.
+        """
+        self._other, self._meanwhile, self._until = fileno, meanwhile, until
         try:
             yield
         finally:
@@ -99,7 +103,8 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
             self.sock.settimeout(self._settings.body_timeout)
             data: bytes = self.sock.recv(size)
         else:
-            data = self._watchful_chunk(size, began + self._settings.body_timeout, self._meanwhile)
+            until = began + self._settings.body_timeout
+            data = self._watchful_chunk(size, until if self._until is None else min(until, self._until), self._meanwhile)
         self._waited += monotonic() - began
         self._received += len(data)
         if data and self._waited > self._settings.body_timeout and self._received < self._settings.body_rate * self._waited:
