@@ -15,10 +15,9 @@ FOLDER = Path(__file__).parent / "corpus"
 
 _ID = re.compile(r"[A-Z][0-9]{2}-[a-z0-9-]+")
 _KEYS = {"id", "why", "gateway", "send", "upstream", "answer", "then"}
-_EXCHANGE_KEYS = {"on", "gets", "sends", "ends"}
+_EXCHANGE_KEYS = {"connection", "gets", "sends", "ends"}
 
-#: Bytes as the corpus spells them (:mod:`tests.wire.notation`), or one of ``reset``, ``close``, ``end``, ``upstream got it``, ``gone``,
-#: or a mapping of one of ``pause`` (seconds), ``await`` (bytes), ``drip`` (bytes, one by one) to its value.
+#: Bytes as the corpus spells them (:mod:`tests.wire.notation`), a word, or a mapping; README.md has the list.
 Step = str | Mapping[str, Any]
 
 
@@ -26,13 +25,14 @@ Step = str | Mapping[str, Any]
 class Exchange:
     """What an upstream is to get, and does then.
 
-    :ivar on: the connection, counted from 1.
+    :ivar connection: which, counted from 1.
     :ivar gets: exactly.
     :ivar sends: then.
-    :ivar ends: how the gateway is to end the connection after that: ``closed``, ``reset``; None: not looked at.
+    :ivar ends: how the gateway is to end the connection after that: ``closed``, ``reset``, or ``cut`` for either, whatever came before;
+        None: not looked at.
     """
 
-    on: int
+    connection: int
     gets: str
     sends: tuple[Step, ...]
     ends: str | None
@@ -116,8 +116,10 @@ def _exchanges(written: Any, defaults: Mapping[str, Any]) -> Iterator[Exchange]:
         exchange = {"gets": one} if isinstance(one, str) else one
         assert exchange.keys() <= _EXCHANGE_KEYS, f"unknown keys: {exchange.keys() - _EXCHANGE_KEYS}"
         gets = exchange.get("gets", defaults.get("gets"))
-        yield Exchange(exchange.get("on", 1), gets, _steps(exchange.get("sends", "ok")), exchange.get("ends"))
+        yield Exchange(exchange.get("connection", 1), gets, _steps(exchange.get("sends", "ok")), exchange.get("ends"))
 
 
 def _steps(written: Any) -> tuple[Step, ...]:
-    return tuple(written) if isinstance(written, list) else (written,)
+    steps = tuple(written) if isinstance(written, list) else (written,)
+    assert all(isinstance(step, str | dict) for step in steps), f"no steps: {steps}"  # YAML has words that are no text
+    return steps

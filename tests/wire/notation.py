@@ -17,7 +17,7 @@ _SIMPLE = {"r": "\r", "n": "\n", "t": "\t", "0": "\0", "\\": "\\"}
 _TOKEN = re.compile(r"\\x([0-9a-fA-F]{2})|\\([rnt0\\])|(\\\n)|(\n)|\{([a-z][a-z ]*)\}|\{([^{}]*?)\*(\d+)\}|(\\)")
 _DATE = re.compile(rb"(?<=\nDate: )([A-Z][a-z]{2}, [0-9A-Za-z: ]{20} GMT)(?=\r\n)")
 _ID = re.compile(rb"(?<=\nX-Request-ID: )[0-9a-f]{32}(?=\r\n)")
-_RUN = re.compile(r"(.)\1{63,}", re.DOTALL)
+_RUN = re.compile(r"(\\(?:x..|.)|.)\1{63,}", re.DOTALL)
 _KEPT = {"date": b"{date}", "id": b"{id}"}
 _LENGTHS = {b"{date}": 29, b"{id}": 32}
 
@@ -62,13 +62,13 @@ def normal(data: bytes) -> bytes:
 def encode(data: bytes) -> str:
     """Return ``data`` as it would stand in the corpus: what a failed comparison shows."""
     text = "".join(map(_shown, re.split(r"(\r\n|[^\x20-\x7e])", data.decode("latin-1"))))
-    text = _RUN.sub(lambda run: f"{{{run[1]}*{len(run[0])}}}", text)
+    text = _RUN.sub(lambda run: f"{{{run[1]}*{len(run[0]) // len(run[1])}}}", text)
     return text if text.endswith("\n") or not text else text + "\\\n"
 
 
 def _shown(part: str) -> str:
     if part == "\r\n":
         return "\n"
-    if part == "\\" or len(part) > 1 or part.isprintable():
+    if not part or (part.isascii() and part.isprintable()):
         return part.replace("\\", "\\\\")
     return {"\r": "\\r", "\n": "\\n", "\t": "\\t", "\0": "\\0"}.get(part) or f"\\x{ord(part):02x}"

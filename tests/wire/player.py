@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import responses
-from typing import Any
+from threading import Event
 
 from tests.e2e.errors import TEXTS
 from tests.wire import notation
@@ -59,20 +59,20 @@ class Player:
     """
 
     def __init__(self, port: int, upstream: Upstream, names: Mapping[str, bytes]) -> None:
-        self._port = port
+        self.port = port
         self._upstream = upstream
         self.names = {"upstream": upstream.authority.encode(), **names}
         self.names["added"] = notation.decode(ADDED, self.names)
 
     def expected(self, case: Case) -> str:
         """Return what the corpus says that will be said, by both sides."""
-        parts = [Part(exchange.on, self.bytes(exchange.gets), exchange.ends) for exchange in case.upstream]
+        parts = [Part(exchange.connection, self.bytes(exchange.gets), exchange.ends) for exchange in case.upstream]
         return transcript(parts, self._answer(case), case.then)
 
     def play(self, case: Case) -> str:
         """Return what was said."""
         play = self._upstream.play([self._planned(exchange) for exchange in case.upstream])
-        with socket.create_connection(("127.0.0.1", self._port), PATIENCE) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client = _Client(self, sock, play)
             client.run(case.send)
@@ -97,7 +97,7 @@ class Player:
             for step in steps:
                 perform(self, sock, step)
 
-        return Planned(notation.size(self.bytes(exchange.gets)), send, exchange.ends is not None)
+        return Planned(notation.size(self.bytes(exchange.gets)), send, exchange.ends)
 
 
 def perform(player: Player, sock: socket.socket, step: Step) -> None:
@@ -127,13 +127,16 @@ class _Client:
     def __init__(self, player: Player, sock: socket.socket, play: Play) -> None:
         self._player = player
         self._sock = sock
-        self._events: Iterator[Any] = iter(play.got)
+        self._play = play
+        self._got: Iterator[Event] = iter(play.got)
         self.got = bytearray()
 
     def run(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
             if step == "upstream got it":
-                assert next(self._events).wait(PATIENCE), "the upstream did not get it"
+                assert next(self._got).wait(PATIENCE), "the upstream did not get it"
+            elif step == "upstream is done":
+                assert all(event.wait(PATIENCE) for event in self._play.done), "the upstream is not done"
             elif isinstance(step, Mapping) and "await" in step:
                 awaited = self._player.bytes(step["await"])
                 while awaited not in self.got and self._more():
@@ -181,6 +184,6 @@ class _Client:
 
 def transcript(parts: Sequence[Part], client: bytes, then: str) -> str:
     """Return in the corpus' notation what came to the upstream, exchange by exchange, and what to the client."""
-    said = [f"= upstream, connection {part.on}: =\n{notation.encode(notation.normal(part.got))}" for part in parts]
+    said = [f"= upstream, connection {part.connection}: =\n{notation.encode(notation.normal(part.got))}" for part in parts]
     said = [f"{text}= {part.ended} =\n" if part.ended else text for text, part in zip(said, parts, strict=True)]
     return "".join([*said, "= client: =\n", notation.encode(client), f"= {then} =\n"])

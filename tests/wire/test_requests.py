@@ -9,7 +9,7 @@ from tests.wire.conftest import ENVIRONMENTS, StartPlayer
 
 pytestmark = pytest.mark.e2e
 
-SECTIONS = ("2.1-requests", "2.2-routes", "2.3-headers")
+SECTIONS = ("2.1-requests", "2.2-routes", "2.3-headers", "2.8-slow-clients")
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -20,11 +20,11 @@ PATIENCE = 15.0
 class Part:
     """What one exchange of a case came to.
 
-    :ivar on: the connection, counted from 1 in each case.
+    :ivar connection: which, counted from 1 in each case.
     :ivar ended: how the gateway has ended the connection; None: that was not looked at.
     """
 
-    on: int
+    connection: int
     got: bytes = b""
     ended: str | None = None
 
@@ -35,12 +35,12 @@ class Planned:
 
     :ivar gets: how many bytes to read before.
     :ivar send: what is done then, with the socket.
-    :ivar watch: whether to wait for the gateway to end the connection.
+    :ivar ends: how the gateway is to end the connection then; None: that is not looked at.
     """
 
     gets: int
     send: Callable[[socket.socket], None]
-    watch: bool
+    ends: str | None
 
 
 @dataclass(slots=True)
@@ -88,8 +88,9 @@ class Play:
         try:
             with contextlib.suppress(OSError):  # the gateway may have had enough
                 planned.send(sock)
-            if planned.watch:
-                part.ended = ending(sock)
+            if planned.ends is not None:
+                how = ending(sock)
+                part.ended = "cut" if planned.ends == "cut" and how != "open" else how
         finally:
             self.done[index].set()
         return sock.fileno() >= 0

@@ -1,0 +1,230 @@
+"""The corpus, mutated: whatever a client sends, nothing crashes, nobody gets a 5xx for it, and every request has one answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httptools
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.e2e.conftest import GatewayProcess
+from tests.wire import notation
+from tests.wire.cases import cases, sections
+from tests.wire.conftest import ENVIRONMENTS, FAILURES
+from tests.wire.strict import Message, Stream, StrictUpstream, read_response
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(0)]
+
+#: How long each environment is fuzzed. README.md tells how to run it for longer.
+SECONDS = float(os.environ.get("WIRE_FUZZ_SECONDS", "20"))
+
+LONGEST = 4096  # bytes of a seed
+ALLOWED = {b"200", b"400", b"401", b"404", b"405", b"408", b"413", b"414", b"417", b"431", b"501"}
+INSERTED = [
+    b"\r",
+    b"\n",
+    b"\r\n",
+    b"\r\n\r\n",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b";",
+    b"0",
+    b"_",
+    b"%",
+    b"\x0b",
+    b"\x85",
+    b"\xff",
+    b"0\r\n\r\n",
+]
+FIELDS = [
+    b"Content-Length: 3\r\n",
+    b"Content-Length: 0\r\n",
+    b"Transfer-Encoding: chunked\r\n",
+    b"Transfer-Encoding: identity\r\n",
+    b"Connection: close\r\n",
+    b"Connection: Content-Length, Transfer-Encoding\r\n",
+    b"Expect: 100-continue\r\n",
+    b"Host: evil.example\r\n",
+    b" folded\r\n",
+]
+
+
+def seeds() -> list[bytes]:
+    """What clients of the corpus send, faults and all."""
+    names = {"upstream": b"gw.example", "added": b""}
+    found = set()
+    for case in (case for section in sections() for case in cases(section)):
+        texts = [step for step in case.send if isinstance(step, str) and " " in step and not step.startswith("upstream ")]
+        found.add(b"".join(notation.decode(text, names) for text in texts if len(text) < LONGEST))
+    return sorted(data for data in found if 0 < len(data) < LONGEST)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One change. ``at`` and ``size`` are fractions of what there is, so that shrinking one does not change what the others mean."""
+
+    kind: str
+    at: float
+    size: float
+    data: bytes
+
+    def apply(self, sent: bytes) -> bytes:
+        start = int(self.at * len(sent))
+        end = min(len(sent), start + 1 + int(self.size * 40))
+        match self.kind:
+            case "delete":
+                return sent[:start] + sent[end:]
+            case "repeat":
+                return sent[:end] + sent[start:end] + sent[end:]
+            case "insert":
+                return sent[:start] + self.data + sent[start:]
+            case "flip" if start < len(sent):
+                return sent[:start] + bytes((sent[start] ^ (1 << int(self.size * 7.99)),)) + sent[start + 1 :]
+            case "splice":
+                return sent[:start] + self.data[int(self.size * len(self.data)) :]
+            case "field":
+                line = sent.find(b"\r\n", start) + 2
+                return sent[:line] + self.data + sent[line:]
+            case "pipeline":
+                return sent + self.data
+        return sent
+
+
+def mutations(corpus: list[bytes]) -> st.SearchStrategy[list[Mutation]]:
+    """Up to five changes."""
+    whole = st.sampled_from(corpus)
+    data = {"insert": st.sampled_from(INSERTED), "field": st.sampled_from(FIELDS), "splice": whole, "pipeline": whole}
+    fraction = st.floats(0, 1, exclude_max=True)
+    kinds = st.sampled_from(["delete", "repeat", "insert", "flip", "splice", "field", "pipeline"])
+    one = kinds.flatmap(lambda kind: st.builds(Mutation, st.just(kind), fraction, fraction, data.get(kind, st.just(b""))))
+    return st.lists(one, max_size=5)
+
+
+@dataclass
+class Fuzzed:
+    """A gateway with an upstream that takes nothing but what is plainly HTTP."""
+
+    gateway: GatewayProcess
+    upstream: StrictUpstream
+    checked: set[int] = field(default_factory=set)
+
+    def workers(self) -> list[str]:
+        master = self.gateway.process.child.pid
+        return Path(f"/proc/{master}/task/{master}/children").read_text().split()
+
+    def send(self, pieces: list[bytes]) -> list[Message]:
+        """Send ``pieces`` one by one, and nothing more; return every final answer."""
+        with socket.create_connection(("127.0.0.1", self.gateway.port), 20) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with contextlib.suppress(ConnectionError):
+                for number, piece in enumerate(pieces):
+                    if number:
+                        time.sleep(0.001)
+                    sock.sendall(piece)
+                sock.shutdown(socket.SHUT_WR)
+            stream = Stream(lambda: sock.recv(1 << 16))
+            answers = []
+            with contextlib.suppress(ConnectionError):
+                while (answer := read_response(stream)) is not None:
+                    if answer.first[0] != b"100":
+                        answers.append(answer)
+        return answers
+
+    def check(self, sent: bytes, answers: list[Message]) -> None:
+        """Check what the client got against what it sent and what the upstream saw of it."""
+        assert not self.upstream.broken
+        assert {answer.first[0] for answer in answers} <= ALLOWED
+        numbers = [int(number) for answer in answers for number in answer.all(b"x-number")]
+        new = set(self.upstream.seen) - self.checked
+        self.checked |= new
+        assert sorted(numbers) == sorted(new), "a request without its answer, or an answer too many"
+        assert numbers == sorted(numbers), "answers out of order"
+        refused = [position for position, answer in enumerate(answers) if answer.all(b"connection") == [b"close"]]
+        assert refused in ([], [len(answers) - 1]), "an answer after the last one"
+        for (method, body), answer in zip(understood(sent), answers, strict=False):
+            for number in answer.all(b"x-number"):
+                request = self.upstream.seen[int(number)]
+                assert (request.first[0], request.body) == (method, body), "another reader finds another request"
+
+
+def understood(sent: bytes) -> list[tuple[bytes, bytes]]:
+    """Return method and body of every complete request that another parser finds, up to what it does not understand."""
+    found: list[tuple[bytes, bytes]] = []
+    body: list[bytes] = []
+
+    class Reader:
+        on_body = body.append
+
+        def on_message_complete(self) -> None:
+            found.append((parser.get_method(), b"".join(body)))
+            body.clear()
+
+    parser = httptools.HttpRequestParser(Reader())
+    with contextlib.suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
+        parser.feed_data(sent)
+    return found
+
+
+@pytest.fixture(scope="module", params=ENVIRONMENTS)
+def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    upstream = StrictUpstream()
+    url = f"http://{upstream.authority}"
+    jwt = {"name": "jwt_auth", "config": {"secret": "a-secret-of-more-than-32-bytes-for-tests"}}
+    routes = [
+        {"path": "/", "upstream": url},
+        {"path": "/small", "upstream": url, "max_body": 10},
+        {"path": "/private", "upstream": url, "plugins": [jwt]},
+        {"path": "/stripped", "upstream": f"{url}/base", "strip_path": True},
+        {"path": "~^/cut/v[0-9]+", "upstream": url, "strip_path": True},
+        {"path": "/admin", "upstream": f"{url}/internal"},
+    ]
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "routes.json").write_text(json.dumps(routes))
+    env = {"GWPROXY_CONFIG": str(folder / "routes.json"), "GWPROXY_LOG_LEVEL": "debug", **ENVIRONMENTS[request.param]}
+    gateway = GatewayProcess(folder, env, workers=2).ready()
+    yield Fuzzed(gateway, upstream)
+    gateway.process.stop()
+    upstream.close()
+
+
+def test_whatever_a_client_sends(fuzzed: Fuzzed) -> None:
+    corpus = seeds()
+    workers, ends, tried = fuzzed.workers(), time.monotonic() + SECONDS, 0
+
+    @settings(max_examples=int(SECONDS * 1000), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(corpus), mutations(corpus), st.lists(st.floats(0, 1), max_size=3))
+    def attempt(sent: bytes, changes: list[Mutation], cuts: list[float]) -> None:
+        nonlocal ends, tried
+        if time.monotonic() > ends:
+            return
+        for change in changes:
+            sent = change.apply(sent)
+        at = sorted(int(cut * len(sent)) for cut in cuts)
+        pieces = [sent[start:end] for start, end in zip([0, *at], [*at, len(sent)], strict=True)]
+        tried += 1
+        try:
+            fuzzed.check(sent, fuzzed.send(pieces))
+        except BaseException:
+            ends = float("inf")  # from here on it is made smaller
+            fuzzed.checked |= set(fuzzed.upstream.seen)
+            fuzzed.upstream.broken.clear()
+            print("\n" + notation.encode(sent))
+            raise
+
+    attempt()
+    assert tried > SECONDS * 10, f"only {tried} attempts: they prove nothing"
+    assert fuzzed.workers() == workers
+    log = fuzzed.gateway.output()
+    assert not [word for word in FAILURES if word in log], log[-5000:]
