@@ -30,8 +30,9 @@ log = logging.getLogger("gwproxy.app")
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 
-LIVE = "/.well-known/gwproxy/live"
-READY = "/.well-known/gwproxy/ready"
+OWN = "/.well-known/gwproxy/"
+LIVE = f"{OWN}live"
+READY = f"{OWN}ready"
 
 _REASONS = {status: f"{status} {HTTPStatus(status).phrase}" for status in map(int, HTTPStatus) if status >= 200}
 
@@ -105,15 +106,14 @@ class App:
         """Answer one request (PEP 3333)."""
         if not self._started:
             self._start_late(environ)
-        path = environ.get("PATH_INFO", "")
-        if path.startswith("/.well-known/gwproxy/"):
-            return self._health(path, environ, start_response)
         try:
             request, request_id, error = self._ingress.read(environ)
         except HttpError as refused:  # nothing of it can be trusted far enough to show it to plugins
             return _plain(start_response, refused.status, {"error": refused.text})
         if error is not None:
             ctx = self.gateway.refuse(request, request_id, error)
+        elif request.path.startswith(OWN):  # the canonical path: whatever its spelling, no route and no upstream gets it
+            return self._health(request.path, request.method, start_response)
         elif self.gateway.overloaded:
             ctx = self.gateway.shed(request, request_id)
         else:
@@ -125,8 +125,8 @@ class App:
         start_response(_REASONS.get(response.status) or f"{response.status} Unknown", response.headers.items())
         return Sending(ctx, self.gateway)
 
-    def _health(self, path: str, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+    def _health(self, path: str, method: str, start_response: StartResponse) -> Iterable[bytes]:
+        if method not in ("GET", "HEAD"):
             return _plain(start_response, 405, {"error": "Method Not Allowed"})
         if path == LIVE:
             return _plain(start_response, 200, {"status": "live"})
