@@ -69,62 +69,12 @@ def token(**claims: object) -> str:
     return "Authorization: Bearer " + jwt.encode({"sub": "acme", "exp": int(time.time()) + 60, **claims}, JWT_SECRET, "HS256")
 
 
-# ---- refused by the parser
-
-
-@pytest.mark.parametrize(
-    ("data", "status"),
-    [
-        (b"NONSENSE\r\n\r\n", 400),
-        (head("ok"), 400),
-        (b"GET / HTTP/1.1\r\n\r\n", 400),
-        (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", 400),
-        (head("/ok", "Expect: the-unexpected"), 417),
-        (head("/ok", "Transfer-Encoding: xchunked", method="POST"), 501),
-        (head("/ok", "Transfer-Encoding: gzip, chunked", method="POST"), 501),
-        (head("/" + "a" * 9000), 414),
-        (head("/ok", "X-Long: " + "a" * 9000), 431),
-        (head("/ok", *(f"X-{number}: 1" for number in range(101))), 431),
-    ],
-    ids=[
-        *("P16 no HTTP", "no path", "N18 no Host", "P16 HTTP/2.0", "N18 two Hosts", "P09 space before colon", "P01 CL and TE", "P06 +1"),
-        *("P21 Expect", "P02 xchunked", "P02 gzip", "P23 target", "P23 field", "P23 fields"),
-    ],
-)
-def test_what_the_parser_refuses(client: RawClient, data: bytes, status: int) -> None:
-    client.send(data)
-    answer = client.answer()
-    check(answer, status, by_parser=True)
-    assert answer.get("Connection") == "close"
-    assert answer.closed
-
-
-def test_a_slow_head_is_408(client: RawClient) -> None:
-    client.send(b"GET /ok HTTP/1.1\r\nHost: a")
-    check(client.answer(), 408, by_parser=True)
-
-
 # ---- refused by the gateway
 
 
 @pytest.mark.parametrize("target", ["/ok/%2", "/ok/%zz", "/ok/../x", "/ok/%2e%2e/x", "/ok/a%5Cb", "/ok/%0d%0aX:y", "/ok/%00", "/ok#x"])
 def test_a_malformed_target_is_400(client: RawClient, target: str) -> None:
     check(ask(client, target), 400)
-
-
-@pytest.mark.parametrize("host", ["", "a b", "a,b", "a/b", "user@a", "a:99999999"])
-def test_N18_a_host_that_is_none_is_400(client: RawClient, host: str) -> None:
-    client.send(head("/ok", host=host))
-    check(client.answer(), 400, by_parser=True)
-
-
-def test_two_origins_are_400(client: RawClient) -> None:
-    client.send(head("/ok", "Origin: https://a.example", "Origin: https://b.example"))
-    check(client.answer(), 400, by_parser=True)
 
 
 def test_401_without_a_credential(client: RawClient) -> None:

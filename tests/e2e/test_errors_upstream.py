@@ -1,4 +1,4 @@
-"""What a client gets when an upstream or a part of the gateway fails: 502, 503, 504, and after the head a cut connection."""
+"""What a client gets when an upstream or a part of the gateway fails: 502, 503, 504. After the head: tests/wire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
 from tests.e2e.errors import PLUGINS, ask, check
-from tests.e2e.raw import RawClient, head
+from tests.e2e.raw import RawClient
 from tests.e2e.scripted import ScriptedService, Seen
 
 pytestmark = pytest.mark.e2e
@@ -79,27 +79,6 @@ def _reset(seen: Seen) -> None:
     seen.reset()
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        lambda seen: None,
-        _reset,
-        b"SSH-2.0-OpenSSH_9.6\r\n",
-        b"HTTP/1.1 099 Odd\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 999 Odd\r\nContent-Length: 0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\n\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n" + b"X: " + b"a" * 70_000 + b"\r\n\r\n",
-    ],
-    ids=["closed", "reset", "ssh", "099", "999", "two lengths", "gzip, chunked", "folded", "101", "70 KB"],
-)
-def test_502_if_the_upstream_answers_what_is_no_answer(client: RawClient, service: ScriptedService, script: object) -> None:
-    service.on("/upstream/odd", script)  # type: ignore[arg-type]
-    check(ask(client, "/upstream/odd", method="POST", body=b"x"), 502)
-
-
 def test_U02_504_if_the_upstream_is_silent(client: RawClient, service: ScriptedService) -> None:
     service.on("/upstream/silent", lambda seen: None if seen.gone() else b"")
     check(ask(client, "/upstream/silent"), 504)
@@ -161,35 +140,3 @@ def test_503_without_a_configuration_yet(start_gateway: Callable[..., GatewayPro
         answer = client.ask("/ok")
     check(answer, 503, by_parser=True)
     assert answer.get("Retry-After") == "1"
-
-
-# ---- too late for an error
-
-
-@pytest.mark.parametrize(
-    ("sent", "got"),
-    [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", b"abc"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"3\r\nabc\r\n"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nxyz\r\n", b""),
-    ],
-    ids=["U08 sized", "U09 chunked", "U11 bad chunk"],
-)
-def test_a_body_that_breaks_off_cuts_the_connection(client: RawClient, service: ScriptedService, sent: bytes, got: bytes) -> None:
-    def script(seen: Seen) -> None:
-        seen.send(sent)
-
-    service.on("/upstream/cut", script)
-    client.send(head("/upstream/cut"))
-    assert b" 200 " in client.until(b"\r\n\r\n").partition(b"\r\n")[0]
-    assert client.rest() == got  # no terminal chunk, no word of an error
-
-
-def test_a_body_that_stalls_cuts_the_connection(client: RawClient, service: ScriptedService) -> None:
-    def stall(seen: Seen) -> None:
-        seen.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
-        assert seen.gone()
-
-    service.on("/upstream/stall", stall)
-    answer = ask(client, "/upstream/stall")
-    assert (answer.status, answer.body, answer.cut) == (200, b"abc", True)

@@ -6,7 +6,6 @@ import hashlib
 import queue
 import random
 import re
-import select
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -185,22 +184,6 @@ def test_an_upload_arrives_as_it_is_sent(client: RawClient, service: ScriptedSer
     assert client.answer().status == 200
 
 
-def test_an_upstream_may_answer_before_it_has_the_body(client: RawClient, service: ScriptedService) -> None:
-    def script(seen: Seen) -> None:
-        seen.send(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
-
-    service.on("/early", script)
-    client.send(head("/early", f"Content-Length: {10 * MIB}", method="POST"))
-
-    def answered() -> bool:
-        client.send(b"x" * 1024)  # it goes on sending, as clients do
-        return bool(select.select([client.sock], [], [], 0)[0])
-
-    until(answered, "the answer")
-    answer = client.answer()
-    assert (answer.status, answer.body) == (401, b"no")
-
-
 # ---- too slow, or gone
 
 
@@ -301,52 +284,6 @@ def test_B11_a_client_that_leaves_a_busy_stream_cancels_the_upstream(gateway: Ga
         client.until(event(1))
     left = time.monotonic()
     assert ended.get(timeout=10) - left < 2
-
-
-@pytest.mark.parametrize("framing", ["Content-Length: 10", "Transfer-Encoding: chunked"])
-def test_B10_an_upload_that_breaks_off_is_not_passed_on_as_complete(
-    gateway: GatewayProcess, service: ScriptedService, framing: str
-) -> None:
-    outcome: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def script(seen: Seen) -> None:
-        try:
-            for _ in seen.pieces():
-                outcome.put("piece")
-            outcome.put("complete")
-        except (EOFError, OSError):
-            outcome.put("cut")
-
-    service.on("/half", script)
-    with RawClient(gateway.port) as client:
-        client.send(head("/half", framing, method="POST") + (b"3\r\nabc\r\n" if "chunked" in framing else b"abc"))
-        assert outcome.get(timeout=10) == "piece"
-    assert outcome.get(timeout=10) == "cut"
-
-
-def test_a_response_that_was_cut_is_cut_for_the_client_too(client: RawClient, service: ScriptedService) -> None:
-    service.on("/cut", lambda seen: seen.send(STREAM + event(0)))  # type: ignore[func-returns-value]
-    answer = client.ask("/cut")
-    assert (answer.status, answer.cut, answer.closed) == (200, True, True)
-
-
-# ---- 100 Continue
-
-
-@pytest.mark.parametrize(("path", "status"), [("/private", 401), ("/small", 413), ("/small/../x", 400)])
-def test_P20_a_request_that_is_refused_gets_no_100(client: RawClient, path: str, status: int) -> None:
-    client.send(head(path, "Expect: 100-continue", "Content-Length: 100", method="POST"))
-    assert client.answer().status == status
-    assert client.ended()
-
-
-def test_a_request_that_is_forwarded_gets_its_100(client: RawClient, service: ScriptedService) -> None:
-    client.send(head("/expected", "Expect: 100-continue", "Content-Length: 5", method="POST"))
-    assert client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-    client.send(b"hello")
-    assert client.answer().status == 200
-    seen = service.next("/expected")
-    assert (seen.body, seen.get("Expect")) == (b"hello", None)
 
 
 # ---- what plugins read
