@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from gwproxy.dataplane.transport import (
     UpstreamRequest,
     UpstreamTimedOut,
 )
+from gwproxy.errors import RequestTimeout
 from gwproxy.model import Timeouts
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -178,6 +180,20 @@ def test_interim_answers_do_not_stop_the_sending(session: UpstreamSession, serve
     upstream = serve(script)
     assert read(session, request(upstream.origin, "POST", body=SizedBody(chunks(), 20))) == b"ok"
     assert upstream.requests[0].endswith(b"a" * 10 + b"b" * 10)
+
+
+def test_a_body_that_comes_too_slowly_is_the_clients_fault(session: UpstreamSession, serve: Any) -> None:
+    finish = threading.Event()
+
+    def slow() -> Iterator[bytes]:
+        time.sleep(0.2)
+        yield b"late"
+
+    upstream = serve(lambda peer: finish.wait(5))
+    timeouts = Timeouts(connect=1.0, head=5.0, read=5.0, total=0.1)
+    with pytest.raises(RequestTimeout):
+        session.exchange(request(upstream.origin, "POST", body=SizedBody(slow(), 4), timeouts=timeouts))
+    finish.set()
 
 
 def test_a_request_that_is_not_taken_times_out(session: UpstreamSession, serve: Any) -> None:

@@ -227,3 +227,21 @@ def test_drain_is_bounded():
     assert not body_of(DRAIN_BYTES + 1, b"x")[0].drain()
     endless, _ = body_of(None, *[b"4000\r\n" + b"x" * 0x4000 + b"\r\n"] * 100)
     assert not endless.drain()
+
+
+def test_a_read_that_was_given_up_is_no_end():
+    class Stopped(BaseException):
+        """As a budget, or the end of a greenlet."""
+
+    def stop(size):
+        raise Stopped
+
+    body, reader = body_of(None, b"3\r\nab")
+    assert body.read(10) == b"ab"
+    reader.sock.recv = stop
+    with pytest.raises(Stopped):
+        body.read(10)
+    for _ in range(2):
+        with pytest.raises(ClientGone):
+            body.read(10)
+    assert (body.ended, body.drainable, body.drain()) == (False, False, False)

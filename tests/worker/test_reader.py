@@ -1,6 +1,8 @@
 """How long the worker waits for a client: idle, in a head, in a body, and for it to read (reliability.md 2.8)."""
 
+import contextlib
 import json
+import socket
 import time
 
 import pytest
@@ -206,3 +208,46 @@ def test_whatever_is_read_until_a_deadline(timed):
         reader.read()
     with pytest.raises(TimeoutError):
         reader.read()  # the deadline is past: not even asked
+
+
+class Answered(Exception):
+    """What the other side of an exchange may raise."""
+
+
+@pytest.fixture
+def pairs():
+    with contextlib.ExitStack() as stack:
+        yield [[stack.enter_context(sock) for sock in socket.socketpair()] for _ in range(2)]
+
+
+def test_a_wait_for_a_body_ends_with_what_another_socket_brings(pairs):
+    (client, ours), (other, watched) = pairs
+    reader = ClientReader(ours, Settings(), 15.0)
+    reader.expect_body()
+    came = []
+
+    def meanwhile():
+        came.append(watched.recv(1))
+        if came[-1] == b"!":
+            raise Answered
+        client.send(b"body")
+
+    other.send(b"?")
+    with reader.watching(watched.fileno(), meanwhile, None):
+        assert reader.chunk() == b"body"  # what came was nothing to end the wait for
+        other.send(b"!")
+        with pytest.raises(Answered):
+            reader.chunk()
+    other.send(b"!")
+    client.send(b"more")
+    assert (reader.chunk(), came) == (b"more", [b"?", b"!"])  # and only while it is watched
+
+
+@pytest.mark.parametrize(("body_timeout", "until"), [(0.05, None), (20.0, 0.05), (0.05, 20.0)])
+def test_a_watchful_wait_ends_in_time(pairs, body_timeout, until):
+    (_, ours), (_, watched) = pairs
+    reader = ClientReader(ours, Settings(body_timeout=body_timeout), 15.0)
+    reader.expect_body()
+    deadline = None if until is None else time.monotonic() + until
+    with reader.watching(watched.fileno(), lambda: None, deadline), pytest.raises(TimeoutError):
+        reader.chunk()
