@@ -13,7 +13,7 @@ from tests.e2e.errors import TEXTS
 
 _REQUEST = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Z-]{3,20}) (/[!\"$-\[\]-~]*) HTTP/1\.1\r\n")
 _STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [\t\x20-\x7e]*\r\n")
-_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t\x20-\x7e\x80-\xff]*)\r\n")  # without "_": dropped
+_FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t\x20-\x7e\x80-\xff]*)\r\n")
 _LENGTH = re.compile(rb"0|[1-9][0-9]*")
 _ONCE = (b"host", b"via", b"x-request-id", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 _NEVER = (b"te", b"trailer", b"upgrade", b"expect", b"connection", b"keep-alive", b"proxy-authorization", b"x-user-id", b"x-consumer")
@@ -98,14 +98,15 @@ def read_request(stream: Stream) -> Message | None:
         raise Broken(f"a request line: {line!r}")
     fields = _fields(stream)
     names = [name for name, _ in fields]
-    if strange := [name for name in _ONCE if names.count(name) != 1] + [name for name in _NEVER if name in names]:
+    if strange := [name for name in _ONCE if names.count(name) != 1] + [name for name in names if name in _NEVER or b"_" in name]:
         raise Broken(f"fields that are missing, repeated or not for an upstream: {strange}")
     return Message((match[1], match[2]), fields, _body(stream, fields))
 
 
-def read_response(stream: Stream) -> Message | None:
-    """Read a response as a client gets it; None at the end. HEAD is told by the field ``X-Method`` or a missing error text.
+def read_response(stream: Stream, method: bytes | None = None) -> Message | None:
+    """Read a response as a client gets it; None at the end.
 
+    :param method: of the request. None: told by the field ``X-Method``, or it is an error of the gateway's, with its text or without.
     :raises Broken: it is none that the gateway may send.
     :raises EOFError: it ends within.
     """
@@ -117,12 +118,11 @@ def read_response(stream: Stream) -> Message | None:
         raise Broken(f"a status line: {line!r}")
     status, fields = int(match[1]), _fields(stream)
     message = Message((match[1],), fields, b"")
-    if status < 200:
-        return message
-    if len(message.all(b"date")) != 1:
+    own = method is None and not message.all(b"x-method")
+    if own and status >= 200 and len(message.all(b"date")) != 1:
         raise Broken("no date, or several")
-    own = b'{"error":"' if not message.all(b"x-method") else b""
-    if message.all(b"x-method") == [b"HEAD"] or (own and not stream.starts(own)):
+    without = (method or b"".join(message.all(b"x-method"))) == b"HEAD" or (own and not stream.starts(b'{"error":"'))
+    if status < 200 or status in (204, 304) or without:
         return message
     message = Message((match[1],), fields, _body(stream, fields))
     if own and message.body != b'{"error":"%s"}' % TEXTS[status].encode():
@@ -213,3 +213,28 @@ class StrictUpstream:
             self.seen[number] = request
         head = b"HTTP/1.1 200 OK\r\nX-Number: %d\r\nX-Method: %b\r\nContent-Length: 2\r\n\r\n" % (number, request.first[0])
         return head if request.first[0] == b"HEAD" else head + b"ok"
+
+
+class SayingUpstream:
+    """Says :attr:`answer` to whatever is asked, and ends the connection."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.authority = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.answer = b""
+        self.asked = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = self._listener.accept()
+                with contextlib.suppress(OSError), sock:
+                    asked = b""
+                    while not asked.endswith(b"\r\n\r\n") and (data := sock.recv(1 << 16)):
+                        asked += data
+                    self.asked += asked.endswith(b"\r\n\r\n")
+                    sock.sendall(self.answer)

@@ -1,4 +1,5 @@
-"""The corpus, mutated: whatever a client sends, nothing crashes, nobody gets a 5xx for it, and every request has one answer."""
+"""The corpus, mutated. Whatever a client sends, nothing crashes, nobody gets a 5xx for it, and every request has one answer; whatever
+an upstream answers, a client gets one response, whole or visibly cut."""
 
 from __future__ import annotations
 
@@ -7,26 +8,28 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httptools
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from tests.e2e.conftest import GatewayProcess
 from tests.wire import notation
-from tests.wire.cases import cases, sections
+from tests.wire.cases import Step, cases, sections
 from tests.wire.conftest import ENVIRONMENTS, FAILURES
-from tests.wire.strict import Message, Stream, StrictUpstream, read_response
+from tests.wire.strict import Message, SayingUpstream, Stream, StrictUpstream, read_response
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(0)]
 
 #: How long each environment is fuzzed. README.md tells how to run it for longer.
 SECONDS = float(os.environ.get("WIRE_FUZZ_SECONDS", "20"))
 
+BATCH = 300
 LONGEST = 4096  # bytes of a seed
 ALLOWED = {b"200", b"400", b"401", b"404", b"405", b"408", b"413", b"414", b"417", b"431", b"501"}
 INSERTED = [
@@ -61,13 +64,23 @@ FIELDS = [
 ]
 
 
-def seeds() -> list[bytes]:
+def requests() -> list[bytes]:
     """What clients of the corpus send, faults and all."""
+    return _seeds(case.send for section in sections() for case in cases(section))
+
+
+def responses() -> list[bytes]:
+    """What its upstreams send."""
+    found = [exchange.sends for section in sections() for case in cases(section) for exchange in case.upstream]
+    return _seeds([*found, ("HTTP/1.1 200 OK\nContent-Length: 2\n\nok",)])
+
+
+def _seeds(scripts: Iterable[tuple[Step, ...]]) -> list[bytes]:
     names = {"upstream": b"gw.example", "added": b""}
     found = set()
-    for case in (case for section in sections() for case in cases(section)):
-        texts = [step for step in case.send if isinstance(step, str) and " " in step and not step.startswith("upstream ")]
-        found.add(b"".join(notation.decode(text, names) for text in texts if len(text) < LONGEST))
+    for steps in scripts:
+        texts = [step for step in steps if isinstance(step, str) and "HTTP/" in step and len(step) < LONGEST]
+        found.add(b"".join(notation.decode(text, names) for text in texts))
     return sorted(data for data in found if 0 < len(data) < LONGEST)
 
 
@@ -118,6 +131,7 @@ class Fuzzed:
 
     gateway: GatewayProcess
     upstream: StrictUpstream
+    saying: SayingUpstream
     checked: set[int] = field(default_factory=set)
 
     def workers(self) -> list[str]:
@@ -142,13 +156,28 @@ class Fuzzed:
                         answers.append(answer)
         return answers
 
+    def ask(self, answer: bytes) -> Message | None:
+        """Send a request whose upstream says ``answer`` and ends; return the response, None if it was cut."""
+        self.saying.answer, before = answer, self.saying.asked
+        with socket.create_connection(("127.0.0.1", self.gateway.port), 20) as sock:
+            sock.sendall(b"GET /says HTTP/1.1\r\nHost: gw.example\r\nConnection: close\r\n\r\n")
+            stream = Stream(lambda: sock.recv(1 << 16))
+            try:
+                response = read_response(stream, b"GET")
+                assert read_response(stream, b"GET") is None, "two answers for one request"
+            except EOFError:
+                return None
+        assert self.saying.asked == before + 1
+        return response
+
     def check(self, sent: bytes, answers: list[Message]) -> None:
         """Check what the client got against what it sent and what the upstream saw of it."""
-        assert not self.upstream.broken
+        broken, self.upstream.broken = self.upstream.broken, []
+        new = set(self.upstream.seen) - self.checked
+        self.checked |= new  # before anything can fail: what is tried next starts anew
+        assert not broken
         assert {answer.first[0] for answer in answers} <= ALLOWED
         numbers = [int(number) for answer in answers for number in answer.all(b"x-number")]
-        new = set(self.upstream.seen) - self.checked
-        self.checked |= new
         assert sorted(numbers) == sorted(new), "a request without its answer, or an answer too many"
         assert numbers == sorted(numbers), "answers out of order"
         refused = [position for position, answer in enumerate(answers) if answer.all(b"connection") == [b"close"]]
@@ -157,6 +186,25 @@ class Fuzzed:
             for number in answer.all(b"x-number"):
                 request = self.upstream.seen[int(number)]
                 assert (request.first[0], request.body) == (method, body), "another reader finds another request"
+
+
+def answered(said: bytes) -> bytes | None:
+    """Return the body of the first final response that another parser finds; None if it finds none that is complete."""
+    found: list[bytes] = []
+    body: list[bytes] = []
+
+    class Reader:
+        on_body = body.append
+
+        def on_message_complete(self) -> None:
+            if parser.get_status_code() >= 200:
+                found.append(b"".join(body))
+            body.clear()
+
+    parser = httptools.HttpResponseParser(Reader())
+    with contextlib.suppress(httptools.HttpParserError, httptools.HttpParserUpgrade):
+        parser.feed_data(said)
+    return found[0] if found else None
 
 
 def understood(sent: bytes) -> list[tuple[bytes, bytes]]:
@@ -179,7 +227,7 @@ def understood(sent: bytes) -> list[tuple[bytes, bytes]]:
 
 @pytest.fixture(scope="module", params=ENVIRONMENTS)
 def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
-    upstream = StrictUpstream()
+    upstream, saying = StrictUpstream(), SayingUpstream()
     url = f"http://{upstream.authority}"
     jwt = {"name": "jwt_auth", "config": {"secret": "a-secret-of-more-than-32-bytes-for-tests"}}
     routes = [
@@ -189,42 +237,66 @@ def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         {"path": "/stripped", "upstream": f"{url}/base", "strip_path": True},
         {"path": "~^/cut/v[0-9]+", "upstream": url, "strip_path": True},
         {"path": "/admin", "upstream": f"{url}/internal"},
+        {"path": "/says", "upstream": f"http://{saying.authority}"},
     ]
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "routes.json").write_text(json.dumps(routes))
     env = {"GWPROXY_CONFIG": str(folder / "routes.json"), "GWPROXY_LOG_LEVEL": "debug", **ENVIRONMENTS[request.param]}
     gateway = GatewayProcess(folder, env, workers=2).ready()
-    yield Fuzzed(gateway, upstream)
+    fuzzed = Fuzzed(gateway, upstream, saying)
+    workers = fuzzed.workers()
+    yield fuzzed
+    assert fuzzed.workers() == workers, gateway.output()[-5000:]
     gateway.process.stop()
+    said = [word for word in FAILURES if word in gateway.output()]
+    assert not said, gateway.output()[-5000:]
     upstream.close()
+    saying.close()
 
 
 def test_whatever_a_client_sends(fuzzed: Fuzzed) -> None:
-    corpus = seeds()
-    workers, ends, tried = fuzzed.workers(), time.monotonic() + SECONDS, 0
+    corpus = requests()
+    ends = time.monotonic() + SECONDS
+    statuses: Counter[bytes] = Counter()
 
-    @settings(max_examples=int(SECONDS * 1000), deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=BATCH, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(st.sampled_from(corpus), mutations(corpus), st.lists(st.floats(0, 1), max_size=3))
     def attempt(sent: bytes, changes: list[Mutation], cuts: list[float]) -> None:
-        nonlocal ends, tried
-        if time.monotonic() > ends:
-            return
         for change in changes:
             sent = change.apply(sent)
+        note("\n" + notation.encode(sent))
         at = sorted(int(cut * len(sent)) for cut in cuts)
-        pieces = [sent[start:end] for start, end in zip([0, *at], [*at, len(sent)], strict=True)]
-        tried += 1
-        try:
-            fuzzed.check(sent, fuzzed.send(pieces))
-        except BaseException:
-            ends = float("inf")  # from here on it is made smaller
-            fuzzed.checked |= set(fuzzed.upstream.seen)
-            fuzzed.upstream.broken.clear()
-            print("\n" + notation.encode(sent))
-            raise
+        answers = fuzzed.send([sent[start:end] for start, end in zip([0, *at], [*at, len(sent)], strict=True)])
+        statuses.update(answer.first[0] for answer in answers)
+        fuzzed.check(sent, answers)
 
-    attempt()
-    assert tried > SECONDS * 10, f"only {tried} attempts: they prove nothing"
-    assert fuzzed.workers() == workers
-    log = fuzzed.gateway.output()
-    assert not [word for word in FAILURES if word in log], log[-5000:]
+    while time.monotonic() < ends:
+        attempt()
+    print(f"\n{len(fuzzed.upstream.seen)} requests passed; answers: {sorted(statuses.items())}")
+    assert statuses[b"200"] > BATCH / 10, "hardly anything was understood: this proves nothing"
+    assert statuses[b"400"] > BATCH / 10, "hardly anything was refused: this proves nothing"
+
+
+def test_whatever_an_upstream_answers(fuzzed: Fuzzed) -> None:
+    corpus = responses()
+    ends = time.monotonic() + SECONDS / 3
+    outcomes: Counter[str] = Counter()
+
+    @settings(max_examples=BATCH, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.sampled_from(corpus), mutations(corpus))
+    def attempt(said: bytes, changes: list[Mutation]) -> None:
+        for change in changes:
+            said = change.apply(said)
+        note("\n" + notation.encode(said))
+        response = fuzzed.ask(said)
+        outcomes["cut" if response is None else response.first[0].decode()] += 1
+        if response is None or response.body == b'{"error":"Bad Gateway"}':
+            return
+        body = answered(said)
+        assert body == response.body or (body is None and said.endswith(response.body)), "a part, or more, passed for the whole"
+
+    while time.monotonic() < ends:
+        attempt()
+    print(f"\noutcomes: {sorted(outcomes.items())}")
+    assert outcomes["200"] > BATCH / 10, "hardly anything was understood: this proves nothing"
+    assert outcomes["502"] > BATCH / 10, "hardly anything was refused: this proves nothing"
