@@ -129,12 +129,15 @@ class _Client:
         self._sock = sock
         self._play = play
         self._got: Iterator[Event] = iter(play.got)
+        self._done: Iterator[Event] = iter(play.done)
         self.got = bytearray()
 
     def run(self, steps: tuple[Step, ...]) -> None:
         for step in steps:
             if step == "upstream got it":
                 assert next(self._got).wait(PATIENCE), "the upstream did not get it"
+            elif step == "upstream said it":
+                assert next(self._done).wait(PATIENCE), "the upstream did not say it"
             elif step == "upstream is done":
                 assert all(event.wait(PATIENCE) for event in self._play.done), "the upstream is not done"
             elif isinstance(step, Mapping) and "await" in step:

@@ -15,7 +15,7 @@ _REQUEST = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Z-]{3,20}) (/[!\"$-\[\]-~]*) HTTP/
 _STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2}) [\t\x20-\x7e]*\r\n")
 _FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+): ([\t\x20-\x7e\x80-\xff]*)\r\n")
 _LENGTH = re.compile(rb"0|[1-9][0-9]*")
-_ONCE = (b"host", b"via", b"x-request-id", b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
+_ONCE = (b"host", b"via", b"x-request-id", b"forwarded", b"x-forwarded-for", b"x-real-ip")
 _NEVER = (b"te", b"trailer", b"upgrade", b"expect", b"connection", b"keep-alive", b"proxy-authorization", b"x-user-id", b"x-consumer")
 _CHUNK = re.compile(rb"(0|[1-9a-f][0-9a-f]*)\r\n")
 
@@ -121,12 +121,12 @@ def read_response(stream: Stream, method: bytes | None = None) -> Message | None
     own = method is None and not message.all(b"x-method")
     if own and status >= 200 and len(message.all(b"date")) != 1:
         raise Broken("no date, or several")
-    without = (method or b"".join(message.all(b"x-method"))) == b"HEAD" or (own and not stream.starts(b'{"error":"'))
+    without = (method or b"".join(message.all(b"x-method"))) == b"HEAD" or (own and not stream.starts(b'{"'))
     if status < 200 or status in (204, 304) or without:
         return message
     message = Message((match[1],), fields, _body(stream, fields))
-    if own and message.body != b'{"error":"%s"}' % TEXTS[status].encode():
-        raise Broken(f"an error in other words: {message.body!r}")
+    if own and message.body not in (b'{"error":"%b"}' % TEXTS.get(status, "").encode(), b'{"status":"live"}'):
+        raise Broken(f"an answer of the gateway's in other words: {message.body!r}")
     return message
 
 
