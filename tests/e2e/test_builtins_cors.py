@@ -152,6 +152,9 @@ def test_C09_C10_two_origins_are_400_and_private_networks_are_never_granted(gate
         assert (answer.status, answer.json()) == (400, {"error": "Bad Request"})
         assert answer.get("Access-Control-Allow-Origin") is None
     with RawClient(gateway.port) as client:
+        answer = client.ask("/cors/listed", f"Origin: {PAGE}\rX-Admin: 1")
+    assert (answer.status, answer.closed) == (400, True)
+    with RawClient(gateway.port) as client:
         asked = (f"Origin: {PAGE}", "Access-Control-Request-Method: GET", "Access-Control-Request-Private-Network: true")
         answer = client.ask("/cors/listed", *asked, method="OPTIONS")
     assert (answer.status, answer.get("Access-Control-Allow-Private-Network")) == (204, None)

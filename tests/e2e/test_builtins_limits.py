@@ -211,12 +211,12 @@ def test_every_answer_says_where_the_caller_stands_whoever_made_it(pair: Pair) -
     assert [(a.status_code, shown(a)[:2]) for a in (pair.closed.get("/down"), pair.closed.get("/down"))] == [(502, (1, 0)), (429, (1, 0))]
 
 
-def test_L11_a_refusal_can_be_read_by_the_page_and_preflights_are_not_counted(pair: Pair) -> None:
+def test_L04_L11_a_refusal_can_be_read_by_the_page_and_preflights_are_not_counted(pair: Pair) -> None:
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "GET"}
     for _ in range(5):
         answer = pair.closed.request("OPTIONS", "/methods", headers=asked)
         assert (answer.status_code, "X-RateLimit-Limit" in answer.headers) == (204, False)
-    for method, remaining in (("HEAD", 2), ("OPTIONS", 1), ("POST", 0)):  # L04
+    for method, remaining in (("HEAD", 2), ("OPTIONS", 1), ("POST", 0)):
         assert shown(pair.closed.request(method, "/methods"))[1] == remaining
     refused = pair.closed.get("/methods", headers={"Origin": PAGE})
     assert (refused.status_code, refused.headers["Access-Control-Allow-Origin"], refused.headers["Vary"]) == (429, PAGE, "Origin")
@@ -311,7 +311,7 @@ def test_in_shadow_it_refuses_nobody_and_says_nothing(pair: Pair) -> None:
 # ---- the store
 
 
-def test_S06_every_counter_ends(pair: Pair) -> None:
+def test_L07_S06_every_counter_ends(pair: Pair) -> None:
     for algorithm in ALGORITHMS:
         statuses(pair.closed, f"/by/{algorithm}", 4)
         statuses(pair.closed, f"/short/{algorithm}", 3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
+import hmac
 import json
 import signal
 import time
@@ -111,6 +113,25 @@ def test_W01_a_signed_delivery_passes_once(gateway: GatewayProcess, scheme: str)
     assert told(deliver(gateway, scheme, changed, body)) == BAD_SIGNATURE
 
 
+def test_W01_one_of_several_signatures_is_enough(gateway: GatewayProcess) -> None:
+    body = fresh("several")
+    standard, stripe = WEBHOOKS["standard"](body), WEBHOOKS["stripe"](body)
+    wrong = "v1," + base64.b64encode(bytes(32)).decode()
+    standard["webhook-signature"] = f"{wrong} v1a,AAAA {standard['webhook-signature']}"
+    stamp, _, signature = stripe["Stripe-Signature"].partition(",")
+    stripe["Stripe-Signature"] = f"{stamp},v1={'0' * 64},v0=00,{signature}"
+    assert [deliver(gateway, name, headers, body).status_code for name, headers in (("standard", standard), ("stripe", stripe))] == [
+        200
+    ] * 2
+
+
+def test_W06_an_id_with_a_dot_is_no_id(gateway: GatewayProcess) -> None:
+    """With the id ``a.1`` and the time ``T`` signed, nobody may claim the id ``a`` and another body."""
+    body = fresh("dot")
+    headers = signers.standard(WHSEC, body, identifier="msg.1")
+    assert told(deliver(gateway, "standard", headers, body)) == BAD_SIGNATURE
+
+
 @pytest.mark.parametrize("scheme", DATED)
 def test_a_delivery_from_long_ago_or_later_is_refused(gateway: GatewayProcess, scheme: str) -> None:
     now = time.time()
@@ -132,7 +153,7 @@ def test_the_old_secret_is_good_beside_the_new_one_and_no_other(gateway: Gateway
     ("scheme", "changes"),
     [
         *((scheme, {"": value}) for scheme in WEBHOOKS for value in ("", "x", ",", "=", "é", "v1,", "a" * 4000)),
-        ("standard", {"webhook-id": "a.b"}),
+        pytest.param("standard", {"webhook-id": "a.b"}, id="W06-dot-in-the-id"),
         ("standard", {"webhook-id": ""}),
         ("standard", {"webhook-timestamp": "soon"}),
         ("standard", {"webhook-signature": " ".join(["v1,AAAA"] * 17)}),
@@ -154,13 +175,14 @@ def test_every_malformed_signature_is_401(gateway: GatewayProcess, scheme: str, 
     assert told(answer) == BAD_SIGNATURE
 
 
-def test_a_signature_twice_is_401_and_the_old_sha1_is_none(gateway: GatewayProcess) -> None:
+def test_W07_a_signature_twice_is_401_and_the_old_sha1_is_none(gateway: GatewayProcess) -> None:
     body = fresh("twice")
     signed = WEBHOOKS["github"](body)["X-Hub-Signature-256"]
     with RawClient(gateway.port) as client:
         answer = client.ask("/hook/github", *[f"X-Hub-Signature-256: {signed}"] * 2, method="POST", body=body)
     assert (answer.status, answer.json()) == (401, {"error": "Invalid token"})
-    assert told(deliver(gateway, "github", {"X-Hub-Signature": "sha1=00"}, body)) == (401, "Authentication required", "Webhook")
+    old = hmac.new(NEW.encode(), body, hashlib.sha1).hexdigest()
+    assert told(deliver(gateway, "github", {"X-Hub-Signature": f"sha1={old}"}, body)) == (401, "Authentication required", "Webhook")
 
 
 def test_hmac_by_its_defaults_a_tolerance_and_deliveries_that_may_come_again(gateway: GatewayProcess) -> None:

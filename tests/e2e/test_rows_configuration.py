@@ -58,6 +58,14 @@ def refused_by_all(gateway: GatewayProcess, data: bytes) -> bool:
     return len(lines(gateway, "configuration_refused", data)) == gateway.workers
 
 
+def applied_by_all(gateway: GatewayProcess, server: RedisServer, text: str) -> None:
+    def everywhere() -> bool:
+        beats = gateway.heartbeats(server.client())
+        return [(beat["state"], beat["digest"]) for beat in beats] == [("ready", digest(text.encode()))] * gateway.workers
+
+    until(everywhere, "every worker to run it")
+
+
 @pytest.mark.parametrize("row", BAD)
 def test_a_bad_configuration_is_refused_and_the_last_good_one_serves(
     gateway: GatewayProcess, redis_server: RedisServer, good: list[dict[str, object]], tmp_path: Path, row: str
@@ -123,10 +131,9 @@ def test_G14_an_empty_list_is_valid_and_serves_nothing(
     gateway: GatewayProcess, redis_server: RedisServer, good: list[dict[str, object]]
 ) -> None:
     """That ``SET gw:routes []`` was meant nobody can know; ``apply`` will ask."""
-    publish(redis_server, [])
-    until(lambda: {gateway.get("/good").status_code for _ in range(4)} == {404}, "every worker to have no route")
-    publish(redis_server, good)
-    until(lambda: {gateway.get("/good").status_code for _ in range(4)} == {200}, "every worker to have it again")
+    for document, status in (([], 404), (good, 200)):
+        applied_by_all(gateway, redis_server, publish(redis_server, document))
+        assert {gateway.get("/good").status_code for _ in range(4)} == {status}
 
 
 YAML: dict[str, tuple[str, str]] = {
@@ -162,8 +169,8 @@ def test_G20_W09_no_configuration_puts_a_transform_before_verification(
         {"name": "request_transform", "priority": -1_000_000, "config": transform},
         {"name": "webhook_signature", "priority": 1_000_000, "config": {"scheme": "github", "secrets": [secret], "replay": False}},
     ]
-    publish(redis_server, [{"path": "/hook", "upstream": echo, "plugins": plugins}])
-    until(lambda: {gateway.request("POST", "/hook", data=body).status_code for _ in range(4)} == {401}, "every worker to ask for one")
+    applied_by_all(gateway, redis_server, publish(redis_server, [{"path": "/hook", "upstream": echo, "plugins": plugins}]))
+    assert gateway.request("POST", "/hook", data=body).status_code == 401
     signature = "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     answer = gateway.request("POST", "/hook", data=body, headers={"X-Hub-Signature-256": signature})
     seen = dict(answer.json()["headers"])
