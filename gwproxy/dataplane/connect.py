@@ -14,6 +14,7 @@ import gevent
 from gevent.monkey import is_module_patched
 
 from gwproxy.dataplane.failures import UpstreamFailed, UpstreamTimedOut
+from gwproxy.dataplane.listeners import leads_back
 from gwproxy.http.addresses import is_forbidden
 from gwproxy.model import TLS
 
@@ -108,6 +109,8 @@ def _first(addresses: list[tuple[int, Any]], until: float) -> socket.socket:
         try:
             sock.settimeout(_left(until) / remaining)
             sock.connect(address)
+            if leads_back(sock):
+                raise OSError("the gateway's own listener is no upstream")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException as error:
             sock.close()

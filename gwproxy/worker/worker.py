@@ -14,6 +14,7 @@ from gevent.server import StreamServer
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
+from gwproxy.dataplane.listeners import listening_on
 from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
 from gwproxy.tally import Tally
@@ -102,6 +103,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         raise_file_limit(self.worker_connections)
         tally = getattr(self.wsgi, "tally", None) or Tally()
         self._slots = Slots(self.worker_connections, tally)
+        listening_on(sock.getsockname() for sock in self.sockets)
         if not self._wait_after_crashes():
             return
         try:

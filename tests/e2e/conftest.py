@@ -94,8 +94,8 @@ class RedisServer:
 class GatewayProcess:
     """gwproxy under gunicorn, as in production."""
 
-    def __init__(self, folder: Path, env: dict[str, str], *, workers: int = 2, conf: Path | None = None) -> None:
-        self.port = free_port()
+    def __init__(self, folder: Path, env: dict[str, str], *, workers: int = 2, conf: Path | None = None, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.env = {"GWPROXY_STATE_DIR": str(folder / "state"), **env}
         conf = conf or HERE.parent.parent / "gunicorn.conf.py"
@@ -168,8 +168,10 @@ def start_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     """Start gateways that are stopped with the module."""
     started: list[GatewayProcess] = []
 
-    def start(folder: Path | None = None, *, workers: int = 2, conf: Path | None = None, **env: str) -> GatewayProcess:
-        gateway = GatewayProcess(folder or tmp_path_factory.mktemp("gateway"), env, workers=workers, conf=conf)
+    def start(
+        folder: Path | None = None, *, workers: int = 2, conf: Path | None = None, port: int | None = None, **env: str
+    ) -> GatewayProcess:
+        gateway = GatewayProcess(folder or tmp_path_factory.mktemp("gateway"), env, workers=workers, conf=conf, port=port)
         started.append(gateway)
         return gateway
 

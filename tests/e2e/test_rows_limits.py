@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,15 +90,14 @@ def test_L07_L09_a_worker_that_dies_leaves_no_counter_without_an_end(
     gateways: tuple[GatewayProcess, ...], redis_server: RedisServer, algorithm: str
 ) -> None:
     gateway, over = gateways[0], threading.Event()
+    master = gateway.process.child.pid
+    children = Path(f"/proc/{master}/task/{master}/children")
 
-    def ask(thread: int) -> int:
+    def ask(thread: int) -> None:
         """Ask for one tenant after another, each of which has a counter of its own."""
-        count = 0
-        while not over.is_set():
+        for number in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
             with contextlib.suppress(requests.RequestException):  # its worker died
-                gateway.get(f"/dying/{algorithm}", headers={"X-Tenant": f"{thread}-{count}"})
-                count += 1
-        return count
+                gateway.get(f"/dying/{algorithm}", headers={"X-Tenant": f"{thread}-{number}"})
 
     def keys() -> int:
         return sum(1 for _ in redis_server.client().scan_iter(f"gw:rl:dying-{algorithm}*", count=1000))
@@ -107,10 +108,11 @@ def test_L07_L09_a_worker_that_dies_leaves_no_counter_without_an_end(
             for _ in range(3):
                 before = keys()
                 until(lambda before=before: keys() > before + 20, "counters to be made")
-                os.kill(int(gateway.heartbeats(redis_server.client())[0]["pid"]), signal.SIGKILL)
+                os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
         finally:
             over.set()
-        assert sum(each.result() for each in asked) > 60
+        for each in asked:
+            each.result()
     client = redis_server.client()
     lifetimes = [client.pttl(key) for key in client.scan_iter("gw:rl:*", count=1000)]
     assert len(lifetimes) > 60

@@ -1,6 +1,7 @@
 """The packaged settings: accepted by gunicorn, strict, and refused in one line where they cannot work."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_section_5_of_reliability():
         "worker_connections": "2000",
     }
     assert {key: found[key] for key in expected} == expected
+
+
+def test_D10_the_settings_are_those_of_the_table():
+    page = (CONF.parent / "docs" / "reliability.md").read_text().partition("## Settings of gunicorn")[2]
+    expected = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", page, re.MULTILINE))
+    found = settings()
+    assert len(expected) > 30
+    assert {key: found[key] for key in expected} == expected
+    assert expected["control_socket_disable"] == "True"
 
 
 def test_the_environment_sets_workers_but_not_whom_to_trust():

@@ -1,0 +1,32 @@
+"""What this process listens on: a request that was sent there would come back, and be sent there again, until nothing is left."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+_own: frozenset[tuple[str, int]] = frozenset()
+
+
+def listening_on(addresses: Iterable[Any]) -> None:
+    """Say what this process listens on, in place of what was said before.
+
+    :param addresses: as of ``getsockname``; those of unix sockets are passed over, no upstream is one.
+    """
+    global _own
+    _own = frozenset((address[0], address[1]) for address in addresses if isinstance(address, tuple))
+
+
+def leads_back(sock: socket.socket) -> bool:
+    """Whether a connected socket has reached a listener of this process, by whatever address of this machine."""
+    if not _own:
+        return False
+    host, port = sock.getpeername()[:2]
+    if (host, port) in _own:
+        return True
+    # A connection to one's own machine has the same address at both ends, or a loopback address at the other.
+    here = host == sock.getsockname()[0] or host.startswith("127.")
+    return here and any((wildcard, port) in _own for wildcard in _WILDCARDS)
