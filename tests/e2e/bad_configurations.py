@@ -22,7 +22,7 @@ class Bad:
     :ivar data: as it is published.
     :ivar path: of the problem that is told first.
     :ivar said: a part of its text.
-    :ivar plugin: whether it needs the plugin of this file's neighbour, picky.py.
+    :ivar plugin: whether it needs the plugin ``picky`` of awkward.py.
     """
 
     data: bytes

@@ -163,7 +163,7 @@ def test_what_ended_too_early_is_not_completed(
     assert [entry_of(redis_server, f"{ident}-{who}")["bytes"] for who in ("upstream", "read")] == [5, 5]
 
 
-def test_secrets_are_masked_in_queries_and_headers(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
+def test_H20_secrets_are_masked_in_queries_and_headers(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
     query = "q=1&api_key=K1&user%5Bpassword%5D=P1&e-mail=M1&access_token=T1&code=C1&flag"
     headers = {"User-Agent": "tester/1", "X-Tenant": "N1", "Cookie": "session=S1", "X-Api-Key": "A1", **bearer(), "X-Request-ID": ident}
     gateway.get(f"/log/masked?{query}", headers=headers)
@@ -171,6 +171,19 @@ def test_secrets_are_masked_in_queries_and_headers(gateway: GatewayProcess, redi
     assert entry.keys() == ALWAYS | {"query", "headers"}
     assert entry["query"] == "q=1&api_key=***&user%5Bpassword%5D=***&e-mail=***&access_token=***&code=***&flag"
     assert entry["headers"] == {"User-Agent": "tester/1", "X-Tenant": "***", "Authorization": "***", "Cookie": "***", "X-Api-Key": "***"}
+
+
+def test_H19_whatever_a_client_sends_is_one_line_of_json(gateway: GatewayProcess, folder: Path, ident: str) -> None:
+    """Quotes, bytes that are no UTF-8, line separators, an escape: in the path, the query, and the fields that are logged."""
+    odd = '"}\\ \xff\xe2\x80\xa8\x85 ${jndi:ldap://x}'  # one character a byte
+    with RawClient(gateway.port) as client:
+        fields = (f"X-Request-ID: {ident}", f"User-Agent: {odd}")
+        assert client.ask("/log/all/%22%7D%C2%85?q=%22%1b[31m%0a", *fields).status == 200
+    file = folder / "all.log"
+    until(lambda: file.exists() and lines_of(file.read_text(), ident), "the entry")
+    for line in file.read_bytes().split(b"\n")[:-1]:
+        assert json.loads(line)
+        assert not re.search(rb"[\x00-\x1f\x7f]", line)
 
 
 def test_a_refused_target_is_logged_without_its_secrets(gateway: GatewayProcess, redis_server: RedisServer, ident: str) -> None:
@@ -340,7 +353,7 @@ def test_logs_follows(gateway: GatewayProcess, redis_server: RedisServer, ident:
             process.terminate()  # not SIGINT, which a shell's background job has ignored from its start
 
 
-def test_no_log_of_the_gateway_holds_a_credential(gateway: GatewayProcess, ident: str) -> None:
+def test_H20_no_log_of_the_gateway_holds_a_credential(gateway: GatewayProcess, ident: str) -> None:
     credentials = bearer()
     headers = {**credentials, "Cookie": "session=S0meSession", "X-Api-Key": "S0meKey", "X-Request-ID": ident}
     for path in ("/log/stdout?token=T0kenInQuery", "/log/masked?token=T0kenInQuery"):

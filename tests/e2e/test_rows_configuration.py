@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from gwproxy.cli import main
+from tests.e2e.awkward import install
 from tests.e2e.bad_configurations import BAD, Bad
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
-from tests.e2e.picky import install
 
 pytestmark = pytest.mark.e2e
 

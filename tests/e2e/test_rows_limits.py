@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import requests
 
+from tests.e2e.awkward import install
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import RawClient
-from tests.e2e.skewed import install
 
 pytestmark = pytest.mark.e2e
 
