@@ -1,4 +1,4 @@
-"""docs/reliability.md tells the truth: every row once, every test it names is there, and no test claims a row it does not have."""
+"""docs/reliability.md and docs/security.md tell the truth: every row once, every test named is there, every claim has a row."""
 
 from __future__ import annotations
 
@@ -116,3 +116,11 @@ def test_no_test_claims_a_row_that_is_not_there(collected: Tests) -> None:
 def test_no_test_claims_a_row_that_is_said_to_have_none(collected: Tests) -> None:
     none = set(expanded(WITHOUT))
     assert {name for name in collected if ids_in(name.partition("::")[2]) & none} == set()
+
+
+def test_every_default_that_protects_has_a_row_and_every_row_in_security_md_is_shown() -> None:
+    page = PAGE.with_name("security.md").read_text()
+    protects = page.partition("| default | setting |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(protects) > 20
+    assert [line for line in protects if not ids_in(line.split("|")[-2])] == []
+    assert ids_in(page) <= set(ALL) - set(expanded(WITHOUT))
