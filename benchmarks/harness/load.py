@@ -1,0 +1,119 @@
+"""Load: wrk against one gateway, metered; and several gateways in turns."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import statistics
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.bench import Bench
+from harness.gateways import Gateway
+from harness.process import Child, Failed
+
+_SCRIPT = Path(__file__).parent / "report.lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of wrk against one gateway.
+
+    :ivar cpu: seconds of CPU time that the gateway used for it.
+    :ivar p50: and the other latencies: microseconds.
+    :ivar refused: answers of 400 and above.
+    :ivar broken: connections that failed and requests that timed out.
+    """
+
+    requests: int
+    seconds: float
+    bytes: int
+    refused: int
+    broken: int
+    p50: float
+    p99: float
+    p999: float
+    longest: float
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+    @property
+    def cost(self) -> float:
+        """Microseconds of CPU time a request."""
+        return self.cpu / self.requests * 1e6
+
+    @property
+    def busy(self) -> float:
+        """Share of one core that the gateway used."""
+        return self.cpu / self.seconds
+
+    @property
+    def byte_rate(self) -> float:
+        """Bytes a second, heads included."""
+        return self.bytes / self.seconds
+
+    def shown(self) -> dict[str, float]:
+        return {**asdict(self), "rate": round(self.rate, 1), "cost": round(self.cost, 3), "busy": round(self.busy, 3)}
+
+
+def ask(port: int, path: str, headers: Mapping[str, str], within: float = 10.0) -> tuple[int, dict[str, str], bytes]:
+    """Ask once; return status, headers (names in lower case) and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within)
+    try:
+        connection.request("GET", path, headers=dict(headers))
+        response = connection.getresponse()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise Failed(f"GET {path} on port {port}: {error!r}") from None
+    finally:
+        connection.close()
+
+
+def run(bench: Bench, gateway: Gateway, seconds: int, connections: int | None = None) -> Run:
+    """Let wrk ask ``gateway`` for so many seconds.
+
+    :raises Failed: wrk did not work, or not one request was answered.
+    """
+    url = f"http://127.0.0.1:{gateway.port}{gateway.path}"
+    command = ["wrk", "-t1", f"-c{connections or bench.connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", str(_SCRIPT)]
+    for name, value in gateway.headers.items():
+        command += ["-H", f"{name}: {value}"]
+    log = bench.place("wrk") / "wrk.log"
+    before = gateway.usage().cpu
+    with Child([*command, url], log, bench.load_cores) as wrk:
+        try:
+            wrk.wait(seconds + 30)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"wrk did not end: {wrk.tail()}") from None
+    cpu = gateway.usage().cpu - before
+    try:
+        counted = json.loads(log.read_text().strip().rpartition("\n")[2])
+    except ValueError:
+        raise Failed(f"wrk failed: {wrk.tail()}") from None
+    if not counted["requests"]:
+        raise Failed(f"{gateway.name} answered nothing: {gateway.tail()}")
+    return Run(**counted, cpu=cpu)
+
+
+def in_turns(bench: Bench, gateways: Sequence[Gateway], connections: int | None = None) -> dict[str, list[Run]]:
+    """Run each gateway once a round, until there are enough rounds."""
+    runs: dict[str, list[Run]] = {gateway.name: [] for gateway in gateways}
+    for _ in range(bench.rounds):
+        for gateway in gateways:
+            runs[gateway.name].append(run(bench, gateway, bench.seconds, connections))
+    return runs
+
+
+def ratio(of: Sequence[Run], to: Sequence[Run], number: Callable[[Run], float]) -> float:
+    """Return the median over the rounds of ``of`` divided by ``to`` in the same round: what drifts hits both."""
+    return statistics.median(number(a) / number(b) for a, b in zip(of, to, strict=True))
+
+
+def median(runs: Sequence[Run], number: Callable[[Run], float]) -> float:
+    return statistics.median(number(run) for run in runs)

@@ -1,0 +1,149 @@
+"""What was measured: rows against targets, tables of runs, and how they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from harness.load import Run, median, ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A number against its target.
+
+    :ivar measured: as it is shown.
+    :ivar value: the number that is compared; None: it could not be measured.
+    :ivar floor: what it must reach; None: there is no target.
+    :ivar goal: what it should reach; None: the floor is all there is.
+    :ivar lower: whether lower is better.
+    """
+
+    what: str
+    measured: str
+    value: float | None = None
+    floor: float | None = None
+    goal: float | None = None
+    unit: str = ""
+    lower: bool = False
+
+    @property
+    def met(self) -> str:
+        if self.floor is None:
+            return ""
+        if self.value is None:
+            return "not measured"
+        if not self._reaches(self.floor):
+            return "no"
+        return "yes" if self.goal is None or self._reaches(self.goal) else "floor"
+
+    def _reaches(self, target: float) -> bool:
+        assert self.value is not None
+        return self.value <= target if self.lower else self.value >= target
+
+    def target(self, number: float | None) -> str:
+        return "" if number is None else f"{'≤' if self.lower else '≥'} {number:g}{self.unit}"
+
+
+@dataclass
+class Result:
+    """What one job found.
+
+    :ivar runs: of each gateway, in the order of the rounds.
+    :ivar missing: gateways that could not be measured, each with the reason.
+    :ivar numbers: everything else, for the JSON.
+    """
+
+    job: str
+    title: str
+    rows: list[Row] = field(default_factory=list)
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    numbers: dict[str, object] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def shown(self) -> dict[str, object]:
+        return {
+            "job": self.job,
+            "title": self.title,
+            "rows": [{**asdict(row), "met": row.met} for row in self.rows],
+            "runs": {name: [run.shown() for run in runs] for name, runs in self.runs.items()},
+            "missing": self.missing,
+            "numbers": self.numbers,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def machine() -> dict[str, object]:
+    """Describe the machine, without a name."""
+    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    models = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": models[0] if models else platform.machine(),
+        "memory_gib": round(int(memory.split()[1]) / (1 << 20), 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def table(results: Sequence[Result]) -> str:
+    """Return the table of targets, in Markdown."""
+    lines = ["| job | measured | floor | goal | met |", "| --- | --- | --- | --- | --- |"]
+    for result in results:
+        lines += [f"| {row.what} | {row.measured} | {row.target(row.floor)} | {row.target(row.goal)} | {row.met} |" for row in result.rows]
+        lines += [f"| {result.title}: {name} | missing: {reason} | | | |" for name, reason in result.missing.items()]
+    return "\n".join(lines)
+
+
+def details(result: Result) -> str:
+    """Return a table of the gateways of one job, in Markdown; empty if it compared none."""
+    if not result.runs:
+        return ""
+    first = next(iter(result.runs.values()))
+    against = next(iter(result.runs))
+    lines = [
+        f"### {result.title}",
+        "",
+        f"| gateway | CPU a request | {against} = 1 | requests a second | {against} = 1 | core busy | p50 | p99 | bad answers |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, runs in result.runs.items():
+        bad = sum(run.refused + run.broken for run in runs)
+        cells = [
+            name,
+            f"{median(runs, _cost):.1f} us",
+            f"{ratio(first, runs, _cost):.2f}",
+            f"{median(runs, _rate):,.0f}",
+            f"{ratio(runs, first, _rate):.2f}",
+            f"{median(runs, lambda run: run.busy):.0%}",
+            f"{median(runs, lambda run: run.p50) / 1000:.2f} ms",
+            f"{median(runs, lambda run: run.p99) / 1000:.2f} ms",
+            str(bad),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cost(run: Run) -> float:
+    return run.cost
+
+
+def _rate(run: Run) -> float:
+    return run.rate
+
+
+def markdown(results: Sequence[Result]) -> str:
+    about = machine()
+    head = "{cores} cores of {processor}, {memory_gib} GiB, Linux {kernel}, Python {python}".format(**about)
+    parts = [f"{head}.", table(results), *filter(None, map(details, results))]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_json(path: Path, results: Sequence[Result], settings: Mapping[str, object]) -> None:
+    whole = {"machine": machine(), "settings": dict(settings), "results": [result.shown() for result in results]}
+    path.write_text(json.dumps(whole, indent=1) + "\n")

@@ -1,0 +1,70 @@
+"""Compare gwproxy with other gateways: ``python benchmarks/run.py``; README.md beside this tells how to read what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from harness import report, tools
+from harness.bench import HERE, TREE, Bench
+from harness.jobs import JOBS
+from harness.process import Failed
+from harness.report import Result
+
+RESULTS = HERE / "results"
+
+
+def options() -> argparse.Namespace:
+    names = [job.__name__.replace("_", "-") for job in JOBS]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", choices=names, metavar="JOB", help=f"one job, may be repeated: {', '.join(names)}")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each gateway, in turns (3)")
+    parser.add_argument("--seconds", type=int, default=4, help="seconds a run (4)")
+    parser.add_argument("--gateways", default="", metavar="A,B", help="only these gateways, such as nginx,gwproxy")
+    parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout of gwproxy, measured beside this one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers go")
+    return parser.parse_args()
+
+
+def main() -> int:
+    asked = options()
+    signal.signal(signal.SIGTERM, _interrupt)
+    trees = {"gwproxy": TREE, **{f"gwproxy@{tree.resolve().name}": tree.resolve() for tree in asked.tree}}
+    bench = Bench(asked.seconds, asked.rounds, trees, tuple(filter(None, asked.gateways.split(","))))
+    try:
+        tools.debian()
+        with bench:
+            results = [measured(bench, job) for job in JOBS if not asked.only or job.__name__.replace("_", "-") in asked.only]
+    except Failed as failed:
+        print(f"Error: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    print(report.markdown(results))
+    if asked.json:
+        report.write_json(asked.json, results, {"seconds": asked.seconds, "rounds": asked.rounds, "connections": bench.connections})
+    return 0
+
+
+def measured(bench: Bench, job: Callable[[Bench], Result]) -> Result:
+    """Run a job; progress goes to standard error."""
+    began = time.monotonic()
+    print(f"{job.__name__.replace('_', '-')} ...", end=" ", file=sys.stderr, flush=True)
+    result = job(bench)
+    result.seconds = time.monotonic() - began
+    print(f"{result.seconds:.0f} s", file=sys.stderr)
+    return result
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
