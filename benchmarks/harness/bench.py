@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +37,8 @@ class Bench:
     connections: int = 32
 
     def __post_init__(self) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # children inherit it
         cores = sorted(os.sched_getaffinity(0))
         self.gateway_cores = {cores[0]}
         self.load_cores = set(cores[1:]) or {cores[0]}
@@ -57,6 +61,18 @@ class Bench:
 
     def wants(self, name: str) -> bool:
         return not self.chosen or name in self.chosen or (name in self.trees and "gwproxy" in self.chosen)
+
+    @contextmanager
+    def load_on(self, cores: set[int]) -> Iterator[None]:
+        """Let wrk run on these cores meanwhile, and the upstream too."""
+        usual = self.load_cores
+        self.load_cores = cores
+        self.upstream.move(cores)
+        try:
+            yield
+        finally:
+            self.load_cores = usual
+            self.upstream.move(usual)
 
     def redis(self, stack: ExitStack) -> int:
         """Start a Redis that keeps nothing on disk, for as long as ``stack`` is open; return its port."""

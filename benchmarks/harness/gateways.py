@@ -14,7 +14,8 @@ import jwt
 
 from harness import tools
 from harness.bench import HERE, TREE, Bench
-from harness.process import Child, Usage, free_port
+from harness.prober import ask
+from harness.process import Child, Usage, free_port, until
 from harness.upstream import temporary
 
 SECRET = "a-secret-of-benchmarks-with-more-than-32-bytes"
@@ -61,6 +62,17 @@ class Gateway:
 
     def tail(self) -> str:
         return self.child.tail()
+
+
+class Direct(Gateway):
+    """No gateway: the upstream itself, to tell what is added to it."""
+
+    def __init__(self, bench: Bench, stack: ExitStack) -> None:
+        super().__init__(bench, stack, "upstream itself")
+        self.port = bench.upstream.port
+
+    def usage(self) -> Usage:
+        return self.bench.upstream.usage()
 
 
 _NGINX = """
@@ -142,10 +154,21 @@ FIVE_PLUGINS: Sequence[Mapping[str, object]] = (
 )
 
 
-def document(bench: Bench, routes: int = 10, plugins: Sequence[Mapping[str, object]] = (), changed: Sequence[int] = ()) -> str:
-    """Return a configuration of so many routes, of which ``/api/items`` is the one that is asked for.
+def document(
+    bench: Bench,
+    routes: int = 10,
+    plugins: Sequence[Mapping[str, object]] = (),
+    *,
+    served: str = "/api/items",
+    under: str = "",
+    marks: Sequence[str] = (),
+) -> str:
+    """Return a configuration of so many routes.
 
-    :param changed: numbers of routes that strip their path, for a document that differs in these.
+    :param plugins: of the route that is asked for.
+    :param served: the path of that route.
+    :param under: where the others are; all of them differ between two documents that differ in this.
+    :param marks: paths of further routes, by which it is seen which document is live.
     """
     upstream = bench.upstream.url
     entries: list[dict[str, object]] = [
@@ -154,11 +177,10 @@ def document(bench: Bench, routes: int = 10, plugins: Sequence[Mapping[str, obje
             "upstream": upstream,
             "plugins": [{"name": "rate_limit", "config": {"limit": 100}}],
         }
-        for n in range(routes - 1)
+        for n in range(routes - 1 - len(marks))
     ]
-    for number in changed:
-        entries[number]["strip_path"] = True
-    return json.dumps([*entries, {"path": "/api/items", "upstream": upstream, "plugins": list(plugins)}])
+    entries += [{"path": path, "upstream": upstream} for path in marks]
+    return json.dumps([*entries, {"path": served, "upstream": upstream, "plugins": list(plugins)}])
 
 
 class Gwproxy(Gateway):
@@ -191,7 +213,7 @@ class Gwproxy(Gateway):
         config = self.write("gateway.json", text)
         conf = self.write("gunicorn.conf.py", (tree / "gunicorn.conf.py").read_text() + settings)
         env = {
-            "PYTHONPATH": os.pathsep.join([str(tree), str(HERE / "gateways")]),
+            "PYTHONPATH": os.pathsep.join([str(tree), str(HERE / "plugin")]),
             "GWPROXY_CONFIG": str(config),
             "GWPROXY_STATE_DIR": str(self.folder / "state"),
             "GWPROXY_LOG_LEVEL": "warning",
@@ -199,6 +221,7 @@ class Gwproxy(Gateway):
         }
         command: list[str | Path] = [interpreter(tree), "-m", "gunicorn", "-c", conf, "-w", str(workers), "-b", f"127.0.0.1:{self.port}"]
         self.spawn([*command, "--log-level", "warning", "gwproxy.wsgi:application"], env)
+        until(lambda: ask(self.port, "/.well-known/gwproxy/ready", {})[0] == 200, f"{name} to have its configuration", 60)
 
 
 def interpreter(tree: Path) -> str:
@@ -252,7 +275,7 @@ class ExpressGateway(Gateway):
         (self.folder / "models").symlink_to(self.folder / "node_modules" / "express-gateway" / "lib" / "config" / "models")
         policies: list[dict[str, object]] = [{"proxy": {"action": {"serviceEndpoint": "service", "changeOrigin": True}}}]
         if redis:
-            limit = {"max": 1_000_000_000, "windowMs": 3_600_000, "rateLimitBy": "${req.user.sub}"}
+            limit = {"max": 1_000_000_000, "windowMs": 3_600_000, "delayAfter": 0, "delayMs": 0, "rateLimitBy": "${req.user.sub}"}
             policies = [
                 {"log": {"action": {"message": "${req.method} ${req.originalUrl}"}}},
                 {"cors": {"action": {"origin": [ORIGIN]}}},

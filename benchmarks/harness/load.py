@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,19 +61,6 @@ class Run:
         return {**asdict(self), "rate": round(self.rate, 1), "cost": round(self.cost, 3), "busy": round(self.busy, 3)}
 
 
-def ask(port: int, path: str, headers: Mapping[str, str], within: float = 10.0) -> tuple[int, dict[str, str], bytes]:
-    """Ask once; return status, headers (names in lower case) and body."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=within)
-    try:
-        connection.request("GET", path, headers=dict(headers))
-        response = connection.getresponse()
-        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise Failed(f"GET {path} on port {port}: {error!r}") from None
-    finally:
-        connection.close()
-
-
 def run(bench: Bench, gateway: Gateway, seconds: int, connections: int | None = None) -> Run:
     """Let wrk ask ``gateway`` for so many seconds.
 
@@ -101,10 +87,13 @@ def run(bench: Bench, gateway: Gateway, seconds: int, connections: int | None = 
     return Run(**counted, cpu=cpu)
 
 
-def in_turns(bench: Bench, gateways: Sequence[Gateway], connections: int | None = None) -> dict[str, list[Run]]:
-    """Run each gateway once a round, until there are enough rounds."""
+def in_turns(bench: Bench, gateways: Sequence[Gateway], connections: int | None = None, rounds: int | None = None) -> dict[str, list[Run]]:
+    """Run each gateway once a round.
+
+    :param rounds: None: as many as the bench says.
+    """
     runs: dict[str, list[Run]] = {gateway.name: [] for gateway in gateways}
-    for _ in range(bench.rounds):
+    for _ in range(rounds or bench.rounds):
         for gateway in gateways:
             runs[gateway.name].append(run(bench, gateway, bench.seconds, connections))
     return runs
@@ -117,3 +106,23 @@ def ratio(of: Sequence[Run], to: Sequence[Run], number: Callable[[Run], float]) 
 
 def median(runs: Sequence[Run], number: Callable[[Run], float]) -> float:
     return statistics.median(number(run) for run in runs)
+
+
+def cost(run: Run) -> float:
+    return run.cost
+
+
+def rate(run: Run) -> float:
+    return run.rate
+
+
+def byte_rate(run: Run) -> float:
+    return run.byte_rate
+
+
+def p50(run: Run) -> float:
+    return run.p50
+
+
+def p99(run: Run) -> float:
+    return run.p99

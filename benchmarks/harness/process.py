@@ -138,6 +138,10 @@ class Child:
             resident.append(int(stat[21]) * os.sysconf("SC_PAGE_SIZE"))
         return Usage(cpu, max(resident), sum(resident))
 
+    def processes(self) -> list[int]:
+        """Return it and its descendants."""
+        return [pid for pid, _ in _session(self.pid)]
+
     def workers(self) -> list[int]:
         """Return its direct children."""
         return [pid for pid, stat in _session(self.pid) if int(stat[1]) == self.pid]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from harness.load import Run, median, ratio
+from harness.load import Run, cost, median, p50, p99, rate, ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,25 +116,17 @@ def details(result: Result) -> str:
         bad = sum(run.refused + run.broken for run in runs)
         cells = [
             name,
-            f"{median(runs, _cost):.1f} us",
-            f"{ratio(first, runs, _cost):.2f}",
-            f"{median(runs, _rate):,.0f}",
-            f"{ratio(runs, first, _rate):.2f}",
+            f"{median(runs, cost):.1f} us",
+            f"{ratio(first, runs, cost):.2f}",
+            f"{median(runs, rate):,.0f}",
+            f"{ratio(runs, first, rate):.2f}",
             f"{median(runs, lambda run: run.busy):.0%}",
-            f"{median(runs, lambda run: run.p50) / 1000:.2f} ms",
-            f"{median(runs, lambda run: run.p99) / 1000:.2f} ms",
+            f"{median(runs, p50) / 1000:.2f} ms",
+            f"{median(runs, p99) / 1000:.2f} ms",
             str(bad),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _cost(run: Run) -> float:
-    return run.cost
-
-
-def _rate(run: Run) -> float:
-    return run.rate
 
 
 def markdown(results: Sequence[Result]) -> str:

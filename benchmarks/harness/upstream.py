@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.process import Child, free_port
+from harness.process import Child, Usage, free_port
 
 ITEM = (
     b'{"id": 7, "name": "Widget", "price": {"amount": 1999, "currency": "EUR"}, "tags": ["new", "blue"], '
@@ -62,3 +63,12 @@ class Upstream:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._child.stop()
+
+    def usage(self) -> Usage:
+        """Return what it uses."""
+        return self._child.usage()
+
+    def move(self, cores: Iterable[int]) -> None:
+        """Let it run on these cores from now on."""
+        for pid in self._child.processes():
+            os.sched_setaffinity(pid, set(cores))
