@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from harness import report, tools
+from harness import machine, report, tools
 from harness.bench import HERE, TREE, Bench
 from harness.jobs import JOBS
 from harness.process import Failed
+from harness.profile import profile
 from harness.report import Result
 
 RESULTS = HERE / "results"
@@ -25,7 +26,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, default=4, help="seconds a run (4)")
     parser.add_argument("--gateways", default="", metavar="A,B", help="only these gateways, such as nginx,gwproxy")
     parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout of gwproxy, measured beside this one")
+    parser.add_argument("--profile", action="store_true", help="instead of the table: where the time of the five-plugin job goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers go")
+    parser.add_argument("--keep", action="store_true", help="write the table, all numbers and the plot to results/")
     return parser.parse_args()
 
 
@@ -37,6 +40,9 @@ def main() -> int:
     try:
         tools.debian()
         with bench:
+            if asked.profile:
+                print(profile(bench, RESULTS).read_text())
+                return 0
             results = [measured(bench, job) for job in asked.only or JOBS]
     except Failed as failed:
         print(f"Error: {failed}", file=sys.stderr)
@@ -44,9 +50,16 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
-    print(report.markdown(results))
+    settings = {"seconds": asked.seconds, "rounds": asked.rounds, "connections": bench.connections}
+    text = report.markdown(results, settings)
+    print(text)
     if asked.json:
-        report.write_json(asked.json, results, {"seconds": asked.seconds, "rounds": asked.rounds, "connections": bench.connections})
+        report.write_json(asked.json, results, settings)
+    if asked.keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "table.md").write_text(text)
+        (RESULTS / "plot.svg").write_text(report.plot(results, list(trees)))
+        report.write_json(RESULTS / "table.json", results, settings)
     return 0
 
 
@@ -54,10 +67,12 @@ def measured(bench: Bench, job: str) -> Result:
     """Run a job; progress goes to standard error. One that fails is in the table with the reason."""
     began = time.monotonic()
     print(f"{job} ...", end=" ", file=sys.stderr, flush=True)
+    busy = machine.others()
     try:
         result = JOBS[job](bench)
     except Failed as failed:
         result = Result(job, job, missing={"the job": " ".join(str(failed).split())[:300]})
+    result.others = busy
     result.seconds = time.monotonic() - began
     print(f"{result.seconds:.0f} s", file=sys.stderr)
     return result

