@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -22,8 +23,8 @@ RESULTS = HERE / "results"
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=JOBS, metavar="JOB", help=f"one job, may be repeated: {', '.join(JOBS)}")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each gateway, in turns (3)")
-    parser.add_argument("--seconds", type=int, default=4, help="seconds a run (4)")
+    parser.add_argument("--rounds", type=int, default=5, help="runs of each gateway, in turns (5)")
+    parser.add_argument("--seconds", type=int, default=2, help="seconds a run (2)")
     parser.add_argument("--gateways", default="", metavar="A,B", help="only these gateways, such as nginx,gwproxy")
     parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout of gwproxy, measured beside this one")
     parser.add_argument("--profile", action="store_true", help="instead of the table: where the time of the five-plugin job goes")
@@ -37,6 +38,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     trees = {"gwproxy": TREE, **{f"gwproxy@{tree.resolve().name}": tree.resolve() for tree in asked.tree}}
     bench = Bench(asked.seconds, asked.rounds, trees, tuple(filter(None, asked.gateways.split(","))))
+    os.environ["PATH"] += os.pathsep + "/usr/sbin"  # where Debian keeps servers
     try:
         tools.debian()
         with bench:

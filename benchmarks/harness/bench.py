@@ -30,8 +30,8 @@ class Bench:
     :ivar chosen: names of the gateways to measure; empty: all.
     """
 
-    seconds: int = 4
-    rounds: int = 3
+    seconds: int = 2
+    rounds: int = 5
     trees: dict[str, Path] = field(default_factory=lambda: {"gwproxy": TREE})
     chosen: tuple[str, ...] = ()
     connections: int = 32

@@ -87,15 +87,17 @@ def run(bench: Bench, gateway: Gateway, seconds: int, connections: int | None = 
     return Run(**counted, cpu=cpu)
 
 
-def in_turns(bench: Bench, gateways: Sequence[Gateway], connections: int | None = None, rounds: int | None = None) -> dict[str, list[Run]]:
+def in_turns(
+    bench: Bench, gateways: Sequence[Gateway], connections: int | None = None, rounds: int | None = None, seconds: int | None = None
+) -> dict[str, list[Run]]:
     """Run each gateway once a round.
 
-    :param rounds: None: as many as the bench says.
+    :param connections: and rounds, and seconds of a run; None: as many as the bench says.
     """
     runs: dict[str, list[Run]] = {gateway.name: [] for gateway in gateways}
     for _ in range(rounds or bench.rounds):
         for gateway in gateways:
-            runs[gateway.name].append(run(bench, gateway, bench.seconds, connections))
+            runs[gateway.name].append(run(bench, gateway, seconds or bench.seconds, connections))
     return runs
 
 
