@@ -173,7 +173,7 @@ def document(
     upstream = bench.upstream.url
     entries: list[dict[str, object]] = [
         {
-            "path": f"/service-{n % 50}/resource-{n}/{{id}}",
+            "path": f"{under}/service-{n % 50}/resource-{n}/{{id}}",
             "upstream": upstream,
             "plugins": [{"name": "rate_limit", "config": {"limit": 100}}],
         }
