@@ -23,14 +23,25 @@ RESULTS = HERE / "results"
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=JOBS, metavar="JOB", help=f"one job, may be repeated: {', '.join(JOBS)}")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each gateway, in turns (5)")
-    parser.add_argument("--seconds", type=int, default=2, help="seconds a run (2)")
+    parser.add_argument("--rounds", type=positive, default=5, help="runs of each gateway, in turns (5)")
+    parser.add_argument("--seconds", type=positive, default=2, help="seconds a run (2)")
     parser.add_argument("--gateways", default="", metavar="A,B", help="only these gateways, such as nginx,gwproxy")
     parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout of gwproxy, measured beside this one")
     parser.add_argument("--profile", action="store_true", help="instead of the table: where the time of the five-plugin job goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers go")
     parser.add_argument("--keep", action="store_true", help="write the table, all numbers and the plot to results/")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    for tree in asked.tree:
+        if not (tree / "gwproxy").is_dir():
+            parser.error(f"{tree} is no checkout of gwproxy")
+    return asked
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
 
 
 def main() -> int:

@@ -42,12 +42,11 @@ class Bench:
         cores = sorted(os.sched_getaffinity(0))
         self.gateway_cores = {cores[0]}
         self.load_cores = set(cores[1:]) or {cores[0]}
-        self.folder = Path(tempfile.mkdtemp(prefix="gwproxy-bench-"))
-        self.folder.chmod(0o755)
-        self.notes: list[str] = []
         self._children = ExitStack()
 
     def __enter__(self) -> Self:
+        self.folder = Path(tempfile.mkdtemp(prefix="gwproxy-bench-"))
+        self.folder.chmod(0o755)  # nginx's workers are somebody else
         self.upstream = self._children.enter_context(Upstream(self.folder, self.load_cores))
         return self
 

@@ -67,8 +67,10 @@ class Gateway:
 class Direct(Gateway):
     """No gateway: the upstream itself, to tell what is added to it."""
 
+    label = "upstream itself"
+
     def __init__(self, bench: Bench, stack: ExitStack) -> None:
-        super().__init__(bench, stack, "upstream itself")
+        super().__init__(bench, stack, self.label)
         self.port = bench.upstream.port
 
     def usage(self) -> Usage:

@@ -118,6 +118,11 @@ def rate(run: Run) -> float:
     return run.rate
 
 
+def bad(run: Run) -> int:
+    """Return how many requests had no good answer."""
+    return run.refused + run.broken
+
+
 def byte_rate(run: Run) -> float:
     return run.byte_rate
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from harness import machine
-from harness.load import Run, cost, median, p50, p99, rate, ratio
+from harness.load import Run, bad, cost, median, p50, p99, rate, ratio
 from harness.plot import bars
 
 
@@ -105,7 +105,7 @@ def details(result: Result) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, runs in result.runs.items():
-        bad = sum(run.refused + run.broken for run in runs)
+        wrong = sum(map(bad, runs))
         cells = [
             name,
             f"{median(runs, cost):.1f} us",
@@ -115,7 +115,7 @@ def details(result: Result) -> str:
             f"{median(runs, lambda run: run.busy):.0%}",
             f"{median(runs, p50) / 1000:.2f} ms",
             f"{median(runs, p99) / 1000:.2f} ms",
-            str(bad),
+            str(wrong),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

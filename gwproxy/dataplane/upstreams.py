@@ -80,7 +80,7 @@ class LiveUpstream:
     @property
     def connections(self) -> int:
         """How many connections to its targets are open or being made, idle ones included."""
-        return sum(active + idle for _, active, idle in self._adapter.connections())
+        return sum(idle for _, idle in self._adapter.connections()) + sum(target.active for target in self.targets)
 
     def prune(self) -> None:
         """Close idle connections that are too old or that the upstream has closed."""

@@ -11,7 +11,7 @@ from harness import gateways
 from harness.bench import Bench
 from harness.gateways import Caddy, Direct, ExpressGateway, Fastify, Gateway, Gwproxy, Naive, Nginx, document
 from harness.jobs.starting import answers, guarded, started
-from harness.load import byte_rate, cost, in_turns, median, p50, rate, ratio, run
+from harness.load import bad, byte_rate, cost, in_turns, median, p50, rate, ratio, run
 from harness.report import Result, Row, times
 from harness.upstream import BLOB
 
@@ -66,14 +66,12 @@ def one_more_plugin(bench: Bench) -> Result:
     result = Result("one-more-plugin", "One more trivial plugin")
     for tree_name, what in labelled(bench, "one more trivial plugin"):
         with ExitStack() as stack:
-            makers = {}
+            running = []
             for copies in COPIES:
                 text = document(bench, plugins=[{"name": "noop"}] * copies)
                 name = f"{tree_name}, {copies} of it"
-                makers[tree_name + str(copies)] = partial(Gwproxy, bench, stack, bench.trees[tree_name], text, name=name)
-            running = [answers(make()) for make in makers.values()]
-            for gateway in running:
-                run(bench, gateway, 1)
+                running.append(answers(Gwproxy(bench, stack, bench.trees[tree_name], text, name=name)))
+                run(bench, running[-1], 1)
             runs = in_turns(bench, running, rounds=bench.rounds * 2)
         result.runs |= runs
         slope = fitted(COPIES, [min(map(cost, one)) for one in runs.values()])  # the least: what disturbs only adds, and more than a plugin
@@ -114,15 +112,15 @@ def latency(bench: Bench) -> Result:
     result = Result("latency", "One connection")
     with ExitStack() as stack:
         makers: dict[str, Callable[[], Gateway]] = {
-            "upstream itself": lambda: Direct(bench, stack),
+            Direct.label: lambda: Direct(bench, stack),
             "nginx": lambda: Nginx(bench, stack),
             **{name: partial(Gwproxy, bench, stack, tree, document(bench), name=name) for name, tree in bench.trees.items()},
             "caddy": lambda: Caddy(bench, stack),
         }
         result.runs = in_turns(bench, started(bench, result, makers), connections=1)
-    direct = median(result.runs["upstream itself"], p50)
     for name, what in labelled(bench, "latency added at one connection, p50, x nginx"):
-        if measured(result, name, "nginx"):
+        if measured(result, name, "nginx", Direct.label):
+            direct = median(result.runs[Direct.label], p50)
             ours, other = (median(result.runs[one], p50) - direct for one in (name, "nginx"))
             shown = f"{ours / other:.2f} ({ours:.0f} us; nginx {other:.0f} us)"
             result.rows.append(Row(what, shown, ours / other, 2.0, lower=True))
@@ -138,7 +136,8 @@ def labelled(bench: Bench, what: str) -> Iterator[tuple[str, str]]:
 
 
 def measured(result: Result, *names: str) -> bool:
-    return all(name in result.runs for name in names)
+    """Whether these were measured, and gave right answers only: a quick refusal is no speed."""
+    return all(name in result.runs and not any(map(bad, result.runs[name])) for name in names)
 
 
 def serves(result: Result, name: str, other: str, what: str, floor: float, goal: float | None = None) -> Row:

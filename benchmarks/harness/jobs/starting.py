@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from harness import gateways
 from harness.bench import Bench
-from harness.gateways import Gateway
+from harness.gateways import Direct, Gateway
 from harness.load import run
 from harness.prober import ask
 from harness.process import Failed
@@ -18,7 +18,7 @@ def started(bench: Bench, result: Result, makers: Mapping[str, Callable[[], Gate
     """Start the gateways that are wanted, and warm them up; what cannot be measured is noted as missing."""
     running = []
     for name, make in makers.items():
-        if not bench.wants(name):
+        if not (bench.wants(name) or name == Direct.label):
             continue
         try:
             gateway = make()
