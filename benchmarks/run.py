@@ -73,6 +73,8 @@ def main() -> int:
         (RESULTS / "table.md").write_text(text)
         (RESULTS / "plot.svg").write_text(report.plot(results, list(trees)))
         report.write_json(RESULTS / "table.json", results, settings)
+        readme = HERE / "README.md"
+        readme.write_text(report.inserted(readme.read_text(), text))
     return 0
 
 

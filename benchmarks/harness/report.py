@@ -135,6 +135,13 @@ def markdown(results: Sequence[Result], settings: Mapping[str, object]) -> str:
     return "\n\n".join([f"{about}. {how}. {noise}.", table(results), *filter(None, map(details, results))]) + "\n"
 
 
+def inserted(page: str, text: str) -> str:
+    """Return ``page`` with the summary and the table of targets of a report between its two marks."""
+    before, _, rest = page.partition("<!-- results -->\n")
+    _, _, after = rest.partition("<!-- end -->\n")
+    return f"{before}<!-- results -->\n{text.partition('### ')[0].rstrip()}\n<!-- end -->\n{after}"
+
+
 def plot(results: Sequence[Result], ours: Sequence[str]) -> str:
     """Return the SVG of what a core serves: of the jobs that compare gateways."""
     compared = [result for result in results if result.job in ("bare", "five-plugins") and result.runs]
