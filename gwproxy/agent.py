@@ -28,6 +28,7 @@ from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.health import HealthChecks
 from gwproxy.errors import ConfigurationRefused, StoreUnavailable
 from gwproxy.ports import Store
+from gwproxy.process import descriptors, resident
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
 from gwproxy.store.configuration import ConfigurationStore
@@ -39,14 +40,7 @@ log = logging.getLogger("gwproxy.agent")
 
 STORE_TIMEOUT = 2.0  # seconds for what no request waits for
 FAREWELL = 2.0  # seconds a plugin has for its worker_stopping: logs are still to be written after it
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 TIDY_EVERY = 15.0  # seconds between two looks for idle upstream connections that are past use
-
-
-def resident() -> int:
-    """Return the bytes of this process that are in memory (Linux only). Costs 10 us."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * _PAGE
 
 
 class WorkerGateway:
@@ -202,9 +196,9 @@ class Agent:
     def _watch_resources(self) -> None:
         """Show with the heartbeat what a worker that leaks would have more and more of."""
         tally, gateway = self._gateway.tally, self._gateway
-        if os.path.exists("/proc/self/statm"):  # Linux
-            tally.watch("rss", resident)
-            tally.watch("descriptors", lambda: len(os.listdir("/proc/self/fd")))
+        tally.watch("rss", resident)
+        if descriptors() is not None:
+            tally.watch("descriptors", lambda: descriptors() or 0)
         tally.watch("requests", lambda: len(gateway.in_flight))
         tally.watch("upstream_connections", lambda: gateway.upstreams.connections)
 

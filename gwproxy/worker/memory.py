@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import resource
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
+
+from gwproxy.process import resident
 
 log = logging.getLogger("gwproxy.worker")
 
@@ -17,18 +15,6 @@ LOOK_SECONDS = 1.0
 
 #: Seconds a worker serves whatever it has: one that needs more than it may must not be replaced in a circle.
 GRACE_SECONDS = 60.0
-
-_STATM = Path("/proc/self/statm")
-_PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def resident() -> int:
-    """Return the process's resident memory in bytes; where there is no ``/proc``, the most it ever had."""
-    try:
-        return int(_STATM.read_bytes().split()[1]) * _PAGE
-    except OSError:
-        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return most if sys.platform == "darwin" else most * 1024
 
 
 class MemoryLimit:
