@@ -13,28 +13,27 @@ _TOGETHER = 128  # regexes in one set: RE2 has 8 MiB for each set's states
 class Regexes:
     """Regexes by rank, each anchored at the start of the path.
 
+    :ivar members: regex and rank of each; empty: nothing has to be asked.
+
     A path costs one linear pass for every 128 regexes, whatever they are (RE2::Set), 2 us for a short one.
     """
 
-    __slots__ = ("_groups", "_members")
+    __slots__ = ("_groups", "members")
 
     def __init__(self) -> None:
-        self._members: list[tuple[Any, int]] = []
+        self.members: list[tuple[Any, int]] = []
         self._groups: list[_Group] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._members)
 
     def add(self, regex: Any, rank: int) -> None:
         """Add a regex compiled by :mod:`re2`; it counts once :meth:`compile` has run."""
-        self._members.append((regex, rank))
+        self.members.append((regex, rank))
 
     def compile(self) -> Iterator[None]:
         """Make the sets, yielding after each.
 
         :raises ValueError: a single regex is too large.
         """
-        waiting = [self._members[start : start + _TOGETHER] for start in range(0, len(self._members), _TOGETHER)]
+        waiting = [self.members[start : start + _TOGETHER] for start in range(0, len(self.members), _TOGETHER)]
         while waiting:
             members = waiting.pop()
             try:

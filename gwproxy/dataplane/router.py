@@ -17,6 +17,7 @@ from gwproxy.model import Route
 T = TypeVar("T")
 
 _SLICE = 32  # entries handled between two yields
+_MOST_POPULAR, _LONGEST_POPULAR = 1024, 256  # paths that are remembered with what matches them, and characters of one
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class _Bucket:
         """Add the ranks of all entries whose path matches. No node is visited twice."""
         if path in self.exact:
             found += self.exact[path]
-        if self.regexes:
+        if self.regexes.members:
             self.regexes.collect(path, found)
         count = len(segments)
         branches: list[tuple[_Node, int]] = []
@@ -106,7 +107,7 @@ class Router(Generic[T]):
     All routes under all their hosts are put in one order when the router is built; a request collects those whose host
     and path match and takes the first that fits. That costs one dict lookup a label of the host (if there are wildcards)
     and a segment of the path, whatever the number of routes, and a check for each route that matches. Regexes cost one
-    pass over the path for all of them together. Never changes once built.
+    pass over the path for all of them together. Paths that are asked for often cost one lookup. Never changes once built.
     """
 
     def __init__(self, entries: Sequence[tuple[Route, T]]) -> None:
@@ -121,6 +122,7 @@ class Router(Generic[T]):
         self._wildcards: dict[str, _Bucket] = {}  # by suffix, with its dot
         self._any = _Bucket()
         self._depth = 0
+        self._popular: dict[tuple[str, str], list[Entry[T]]] = {}
         for _ in self._build(entries):
             pass
 
@@ -149,7 +151,7 @@ class Router(Generic[T]):
             if rank % _SLICE == 0:
                 yield
         for bucket in (*self._exact.values(), *self._wildcards.values(), self._any):
-            if bucket.regexes:
+            if bucket.regexes.members:
                 yield from bucket.regexes.compile()
 
     def _bucket(self, host: str) -> _Bucket:
@@ -167,8 +169,25 @@ class Router(Generic[T]):
         :param method: of a preflight, the method that is asked for.
         :param preflight: True ignores header conditions: a browser sends none of the headers it asks for.
         """
+        found = self._popular.get((host, path))
+        if found is None:
+            found = self._collect(host, path)
+            if len(path) <= _LONGEST_POPULAR:
+                if len(self._popular) >= _MOST_POPULAR:
+                    self._popular = {}
+                self._popular[host, path] = found
+        for entry in found:
+            if (not entry.methods and not entry.headers) or entry.fits(method, headers, preflight):
+                route, pattern = entry.route, entry.pattern
+                if route.strip_path or pattern.parameters or pattern.regex is not None:
+                    return _matched(entry, path)
+                return Match(entry.payload, route, {}, "")
+        return None
+
+    def _collect(self, host: str, path: str) -> list[Entry[T]]:
+        """Return the entries whose host and path match, the first one first."""
         if path[:1] != "/":
-            return None
+            return []
         found: list[int] = []
         segments = path[1:].split("/", self._depth)
         self._any.collect(path, segments, found)
@@ -180,12 +199,7 @@ class Router(Generic[T]):
                 if (bucket := self._wildcards.get(host[dot:])) is not None:
                     bucket.collect(path, segments, found)
                 dot = host.find(".", dot + 1)
-        found.sort()
-        for rank in found:
-            entry = self._entries[rank]
-            if entry.fits(method, headers, preflight):
-                return _matched(entry, path, segments)
-        return None
+        return [self._entries[rank] for rank in sorted(found)]
 
     def explain(self, host: str, path: str, method: str, headers: Headers, *, preflight: bool = False) -> list[Explanation]:
         """Say of every route, in list order, why it is taken or not. Costs a pass over all routes: for people.
@@ -198,11 +212,12 @@ class Router(Generic[T]):
 _precedence = attrgetter("precedence")
 
 
-def _matched(entry: Entry[T], path: str, segments: list[str]) -> Match[T]:
+def _matched(entry: Entry[T], path: str) -> Match[T]:
     pattern, route = entry.pattern, entry.route
     params: dict[str, str] = {}
     matched = ""
     if pattern.parameters:
+        segments = path[1:].split("/", len(pattern.segments))
         params = {name: segments[position] for position, name in pattern.parameters}
     elif pattern.regex is not None and (route.strip_path or pattern.regex.groupindex):
         # The set only says that it matches. PERF: 7 us, so only where the extent is asked for.
