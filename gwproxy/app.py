@@ -122,7 +122,11 @@ class App:
         assert response is not None  # noqa: S101 - serve() and refuse() set it
         if response.status == 101 and isinstance(response.body, Upgraded):
             return Tunnelling(ctx, self.gateway, response.body, environ["gwproxy.hijack"])
-        start_response(_REASONS.get(response.status) or f"{response.status} Unknown", response.headers.items())
+        start_checked = environ.get("gwproxy.start_response")
+        if start_checked is not None:
+            start_checked(response.status, response.headers)
+        else:
+            start_response(_REASONS.get(response.status) or f"{response.status} Unknown", response.headers.items())
         return Sending(ctx, self.gateway)
 
     def _health(self, path: str, method: str, start_response: StartResponse) -> Iterable[bytes]:
@@ -145,21 +149,31 @@ class App:
 
 
 class Sending:
-    """A response on its way out: counts what leaves and says at the end how it went."""
+    """A response on its way out: counts what leaves and says at the end how it went.
 
-    __slots__ = ("_closed", "_completed", "_ctx", "_gateway", "_sent")
+    :ivar whole: the body, if it is all here: a server that knows of it sends it with the head, and calls :meth:`sent`.
+    """
+
+    __slots__ = ("_completed", "_ctx", "_gateway", "_sent", "whole")
 
     def __init__(self, ctx: Context, gateway: Gateway) -> None:
-        self._ctx = ctx
+        self._ctx: Context | None = ctx
         self._gateway = gateway
         self._sent = 0
         self._completed = False
-        self._closed = False
+        response = ctx.response
+        assert response is not None  # noqa: S101
+        body = response.body
+        self.whole = None if not body.complete else body.data if ctx.request.method != "HEAD" else b""
+
+    def sent(self, size: int) -> None:
+        """Note that everything was sent, ``size`` bytes of body."""
+        self._sent, self._completed = size, True
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body; what the upstream does wrong on the way is raised, so that the server cuts the connection."""
+        assert self._ctx is not None and self._ctx.response is not None  # noqa: S101, PT018
         response, head_only = self._ctx.response, self._ctx.request.method == "HEAD"
-        assert response is not None  # noqa: S101
         if not head_only:
             if not response.body.complete and not response.body.data:
                 yield b""  # the head leaves now: the body may be long in coming
@@ -170,16 +184,16 @@ class Sending:
 
     def close(self) -> None:
         """Give everything back and call what plugins registered with ``ctx.on_finish``. Once."""
-        if self._closed:
+        ctx, self._ctx = self._ctx, None
+        if ctx is None:
             return
-        self._closed = True
-        ctx = self._ctx
         response = ctx.response
         assert response is not None  # noqa: S101
         try:
             response.body.close()
-            took = time.monotonic() - ctx.started
-            chain.finish(ctx, Outcome(response.status, ctx.request.body.received, self._sent, took, self._completed))
+            if ctx.finishers:
+                took = time.monotonic() - ctx.started
+                chain.finish(ctx, Outcome(response.status, ctx.request.body.received, self._sent, took, self._completed))
         finally:
             self._gateway.in_flight.discard(ctx)  # only now: what finishers take counts against budgets
 
@@ -191,13 +205,14 @@ class Tunnelling(Sending):
 
     def __init__(self, ctx: Context, gateway: Gateway, body: Upgraded, hijack: Callable[[], tuple[Any, bytes]]) -> None:
         super().__init__(ctx, gateway)
+        self.whole = None
         self._body = body
         self._hijack = hijack
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield nothing: the server writes to this connection no more."""
         ctx = self._ctx
-        assert ctx.response is not None and ctx.upstream is not None  # noqa: S101, PT018 - there was a 101
+        assert ctx is not None and ctx.response is not None and ctx.upstream is not None  # noqa: S101, PT018 - there was a 101
         head = switching_head(ctx.response.headers)
         client, early = self._hijack()
         timeout = ctx.upstream.timeout

@@ -120,6 +120,7 @@ class Context:
         "_finisher_steps",
         "_forwarded",
         "_greenlet",
+        "_response_headers",
         "_step",
         "_step_since",
         "challenges",
@@ -129,7 +130,6 @@ class Context:
         "request",
         "request_id",
         "response",
-        "response_headers",
         "route",
         "shadowed",
         "started",
@@ -155,7 +155,7 @@ class Context:
         self.upstream = upstream
         self.state: dict[str, Any] = {}
         self.consumer: Consumer | None = None
-        self.response_headers = Headers()
+        self._response_headers: Headers | None = None  # made when first asked for
         self.request_id = request_id
         self.challenges: list[str] = []
         self.finishers: list[Callable[[Outcome], object]] = []
@@ -171,6 +171,17 @@ class Context:
         self._step: object = None
         self._step_since = 0.0
         self._greenlet: object = None
+
+    @property
+    def response_headers(self) -> Headers:
+        """What replaces same-named headers of whatever leaves."""
+        if self._response_headers is None:
+            self._response_headers = Headers()
+        return self._response_headers
+
+    @response_headers.setter
+    def response_headers(self, value: Headers) -> None:
+        self._response_headers = value
 
     def abort(self, status: int, body: Any = None, headers: Sequence[tuple[str, str]] = ()) -> NoReturn:
         """End the request here with ``status`` and ``body``; only the ``response`` phase still runs.
@@ -218,6 +229,6 @@ class Context:
         twin.response = self.response.copy() if self.response is not None else None
         twin.state = dict(self.state)
         twin.consumer = self.consumer
-        twin.response_headers = self.response_headers.copy()
+        twin._response_headers = self._response_headers.copy() if self._response_headers is not None else None
         twin._consumer_of = self._consumer_of
         return twin

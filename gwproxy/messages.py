@@ -11,7 +11,7 @@ from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.http import parse_cookie
 
 from gwproxy.errors import TEXTS
-from gwproxy.http.bodies import RequestBody, ResponseBody
+from gwproxy.http.bodies import NoBody, RequestBody, ResponseBody
 from gwproxy.http.headers import Headers
 
 
@@ -77,7 +77,7 @@ class Request:
         self.forwarded = forwarded  # forwarding headers of a trusted peer; None: there are none to extend
         self.http_version = http_version
         self.upgrade = upgrade  # the protocol the client asks to switch to, e.g. websocket; empty: none
-        self.body = body if body is not None else RequestBody(_NOTHING, 0)
+        self.body = body if body is not None else NoBody()
         self._max_buffer = 1 << 20
         self._query: ImmutableMultiDict[str, str] | None = None
         self._cookies: ImmutableMultiDict[str, str] | None = None
@@ -111,14 +111,6 @@ class Request:
             setattr(new, name, getattr(self, name))
         new.headers = self.headers.copy()
         return new
-
-
-class _Nothing:
-    def read(self, _size: int, /) -> bytes:
-        return b""
-
-
-_NOTHING = _Nothing()
 
 
 class Response:

@@ -27,6 +27,8 @@ class Settings:
     :ivar proxy_protocol: ``off`` or ``v2``.
     :ivar proxy_from: networks that send the PROXY header; a connection from elsewhere, or without it, is closed.
     :ivar env_allow: patterns of the names that a configuration may reference as ``${NAME}``.
+    :ivar http_parser: ``quick``: plain requests are parsed by the gateway's own parser, all others by gunicorn's;
+        ``python``: all by gunicorn's.
     :ivar header_timeout: seconds a client may take to send a request's head.
     :ivar body_timeout: seconds a client may be silent while it sends a body.
     :ivar body_rate: bytes a second, the least a body must average after the first ``body_timeout`` seconds.
@@ -46,6 +48,7 @@ class Settings:
     proxy_from: tuple[Network, ...] = ()
     env_allow: tuple[str, ...] = ("GW_*", "JWT_SECRET")
     log_level: str = "info"
+    http_parser: str = "quick"
     header_timeout: float = 10.0
     body_timeout: float = 20.0
     body_rate: int = 500
@@ -64,9 +67,7 @@ class Settings:
         :raises CommandFailed: one of them makes no sense; the message names it.
         """
         read = _Reader(environ)
-        proxy_protocol = read.text("PROXY_PROTOCOL") or "off"
-        if proxy_protocol not in ("off", "v2"):
-            raise CommandFailed(f"GWPROXY_PROXY_PROTOCOL is {proxy_protocol!r}; it may be 'off' or 'v2'")
+        proxy_protocol = read.choice("PROXY_PROTOCOL", "off", "v2")
         proxy_from = read.networks("PROXY_FROM")
         if proxy_protocol == "v2" and not proxy_from:
             raise CommandFailed("GWPROXY_PROXY_PROTOCOL=v2 needs GWPROXY_PROXY_FROM: the networks of the load balancer")
@@ -83,6 +84,7 @@ class Settings:
             proxy_from=proxy_from,
             env_allow=tuple(p.strip() for p in (read.text("ENV_ALLOW") or "GW_*,JWT_SECRET").split(",") if p.strip()),
             log_level=(read.text("LOG_LEVEL") or "info").lower(),
+            http_parser=read.choice("HTTP_PARSER", "quick", "python"),
             header_timeout=read.seconds("HEADER_TIMEOUT", 10.0),
             body_timeout=read.seconds("BODY_TIMEOUT", 20.0),
             body_rate=int(read.seconds("BODY_RATE", 500)),
@@ -106,6 +108,12 @@ class _Reader:
 
     def text(self, name: str) -> str | None:
         return self._environ.get(f"GWPROXY_{name}", "").strip() or None
+
+    def choice(self, name: str, default: str, other: str) -> str:
+        value = self.text(name) or default
+        if value not in (default, other):
+            raise CommandFailed(f"GWPROXY_{name} is {value!r}; it may be {default!r} or {other!r}")
+        return value
 
     def seconds(self, name: str, default: float) -> float:
         text = self.text(name)

@@ -20,6 +20,7 @@ from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import CommandFailed, HttpError
 from gwproxy.hookspecs import PHASES
+from gwproxy.http.forwarding import entries_of
 from gwproxy.messages import Request
 from gwproxy.model import PluginRef
 from gwproxy.registry import Registry
@@ -167,6 +168,10 @@ def environ_of(method: str, url: str, headers: Headers) -> dict[str, Any]:
         target = target if target.startswith("/") else f"/{target}"
     if not any(name.lower() == "host" for name, _ in fields):
         fields.insert(0, ("Host", host))
+    try:
+        entries = entries_of(fields)
+    except ValueError as error:
+        raise CommandFailed(f"no request can have that header: {error}") from None
     return {
         "REQUEST_METHOD": method,
         "RAW_URI": target,
@@ -174,6 +179,7 @@ def environ_of(method: str, url: str, headers: Headers) -> dict[str, Any]:
         "REMOTE_ADDR": "127.0.0.1",
         "wsgi.url_scheme": scheme,
         "wsgi.input": io.BytesIO(),
-        "gwproxy.headers": fields,
+        "gwproxy.fields": entries,
+        "HTTP_X_REQUEST_ID": next((value for name, value in fields if name.lower() == "x-request-id"), None),
         "gwproxy.hijack": None,  # never called: nothing is sent
     }

@@ -142,7 +142,8 @@ def replace(ctx: Context, response: Response) -> None:
     before, ctx.response = ctx.response, response
     if isinstance(before, Response):  # plugins may assign anything
         before.body.close()
-    response.headers.update(ctx.response_headers)
+    if ctx._response_headers is not None:
+        response.headers.update(ctx._response_headers)
 
 
 def waited(ctx: Context) -> float:

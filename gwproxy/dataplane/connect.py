@@ -7,7 +7,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gevent
@@ -25,15 +25,20 @@ class Origin:
 
     :ivar host: a name or address as configured, IPv6 without brackets; never taken from a client's bytes.
     :ivar port: 1 to 65535.
+    :ivar name: all of it, as in a URL.
     """
 
     scheme: Literal["http", "https"]
     host: str
     port: int
+    name: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        object.__setattr__(self, "name", f"{self.scheme}://{host}:{self.port}")
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return self.name
 
 
 def client_context(tls: TLS) -> ssl.SSLContext:

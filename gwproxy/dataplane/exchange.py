@@ -9,14 +9,55 @@ from gwproxy.dataplane import wire
 from gwproxy.dataplane.failures import ClientLeft, Failure, Phase, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
 from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
-from gwproxy.dataplane.upstream_response import LOOK, RawResponse
+from gwproxy.dataplane.upstream_response import LOOK, RawResponse, WholeResponse
 from gwproxy.errors import RequestTimeout
 
 _READ = 64 * 1024
+_PLAIN = frozenset(("GET", "DELETE", "OPTIONS"))  # without a body, say nothing of its length, and are answered with one
 
 
 class _Answered(Exception):
     """The upstream has answered, or closed, while the client's next bytes were waited for."""
+
+
+def exchange(request: UpstreamRequest, connection: Connection, *, keepalive: bool) -> RawResponse | WholeResponse:
+    """Send a request and return its response, which has the connection from here on.
+
+    Here is the common case: a request without a body, taken at once, answered in one piece. :class:`Exchange` is all others.
+
+    :raises Failure: as it says; the connection is the caller's to close then, as with whatever the body raises.
+    """
+    method = request.method
+    if request.body is not None or method not in _PLAIN or request.deadline is not None or request.upgrade or not keepalive:
+        return Exchange(request, connection).run(keepalive=keepalive)
+    stream, timeouts = connection.stream, request.timeouts
+    head = wire.encode_head(method, request.target, request.block, b"")
+    now = time.monotonic()
+    sent, data = 0, None
+    try:
+        sent = stream.send(head, now + timeouts.read)
+        if sent == len(head):
+            until = now + timeouts.head
+            data = stream.receive(_READ, until if request.client_gone is None else min(until, now + LOOK), awaited=True)
+    except OSError:  # a timeout, too
+        data = None
+    if data and (end := data.find(b"\r\n\r\n")) > 0:
+        try:
+            answer = wire.parse_head(data, end)
+        except wire.Malformed as error:
+            rest = Exchange(request, connection)
+            rest.sent = sent
+            raise rest.malformed(data, error) from None
+        status = answer.status
+        if answer.length == len(data) - end - 4 and status >= 200 and answer.reusable and status not in wire.NO_BODY:
+            whole = WholeResponse(answer, data[end + 4 :], connection.reused)
+            connection.give_back(answer.idle)
+            return whole
+    rest = Exchange(request, connection)
+    rest.sent = sent
+    if data is not None:
+        rest.received, rest.ended = data, not data
+    return rest.run(keepalive=True)
 
 
 class Exchange:
@@ -24,20 +65,26 @@ class Exchange:
 
     The upstream may answer before it has the whole request (413, 401), be it that the client is silent: then the rest is
     not sent, and the connection is not used again.
+
+    :ivar sent: bytes of the request; more than 0 before :meth:`run`: those are not sent again.
+    :ivar received: bytes of the answer that are not parsed yet.
+    :ivar ended: the upstream sends no more.
     """
 
-    __slots__ = ("_buffer", "_connection", "_ended", "_head", "_interim", "_phase", "_request", "_scanned", "_sent")
+    __slots__ = ("_connection", "_head", "_interim", "_phase", "_request", "_scanned", "_stream", "_written", "ended", "received", "sent")
 
     def __init__(self, request: UpstreamRequest, connection: Connection) -> None:
         self._request = request
         self._connection = connection
+        self._stream = connection.stream
+        self.sent = 0
+        self.received = b""
+        self.ended = False
         self._phase: Phase = "send"
-        self._sent = False
-        self._buffer = b""  # received, not yet parsed
         self._scanned = 0  # bytes of it in which no end of a head was found
         self._interim = 0
+        self._written = False
         self._head: wire.Head | None = None
-        self._ended = False  # the upstream sends no more
 
     def run(self, *, keepalive: bool) -> RawResponse:
         """Return the response; it has the connection from here on.
@@ -51,7 +98,7 @@ class Exchange:
         head = self._wait()
         return RawResponse(
             head,
-            self._buffer,
+            self.received,
             self._connection,
             body=head.has_body(request.method),
             reusable=transmitted and keepalive,
@@ -66,7 +113,7 @@ class Exchange:
         length = len(body) if isinstance(body, bytes) else getattr(body, "length", None)
         framing = wire.framing(request.method, body=body is not None, length=length)
         close = not keepalive and not request.upgrade
-        head = wire.encode_head(request.method, request.target, request.fields, framing, close=close)
+        head = wire.encode_head(request.method, request.target, request.block, framing, close=close)
         if not isinstance(body, SizedBody):
             return self._write(head + body if isinstance(body, bytes) else head)
         if not self._write(head):
@@ -110,22 +157,24 @@ class Exchange:
     def _write(self, data: bytes) -> bool:
         """Send ``data``; False if the upstream has answered or closed instead of taking it all."""
         until = self._until(self._request.timeouts.read)
-        sock = self._connection.sock
-        view = memoryview(data)
+        view: bytes | memoryview = data
+        if self.sent and not self._written:  # :func:`exchange` has begun
+            view = memoryview(data)[self.sent :]
+        self._written = True
         while view:
-            sock.settimeout(self._patience(until, polls=True))
             try:
-                count = sock.send(view)
+                count = self._stream.send(view, self._pause(until, polls=True))
             except TimeoutError:
                 if self._answered():
                     return False
                 continue
             except OSError:
                 return False  # what it said before it closed may be here
-            self._sent = True
-            view = view[count:]
-            if view:
-                until = self._until(self._request.timeouts.read)
+            self.sent += count
+            if count == len(view):
+                return True
+            view = memoryview(view)[count:]
+            until = self._until(self._request.timeouts.read)
         return True
 
     def _interrupt(self) -> None:
@@ -134,12 +183,11 @@ class Exchange:
 
     def _answered(self) -> bool:
         """Whether a final response or the end came while the request is being sent; does not wait."""
-        while not (self._ended or self._parse()):
+        while not (self.ended or self._parse()):
             if not self._connection.readable():
                 return False
-            self._connection.sock.settimeout(self._patience(self._until(LOOK), polls=True))
             try:
-                self._receive()
+                self._receive(self._until(LOOK), awaited=False)
             except TimeoutError:  # a part of a TLS record
                 return False
         return True
@@ -149,45 +197,44 @@ class Exchange:
         until = self._until(self._request.timeouts.head)
         gone = self._request.client_gone
         while not self._parse():
-            if self._ended:
+            if self.ended:
                 raise self._failed("the upstream closed before it answered")
-            self._connection.sock.settimeout(self._patience(until, polls=gone is not None))
             try:
-                self._receive()
+                self._receive(self._pause(until, polls=gone is not None), awaited=True)
             except TimeoutError:
                 if gone is not None and gone():
                     raise self._described(ClientLeft, "the client closed while the upstream was thinking") from None
         assert self._head is not None  # noqa: S101 - _parse said so
         return self._head
 
-    def _receive(self) -> None:
+    def _receive(self, until: float, *, awaited: bool) -> None:
         """Read once.
 
-        :raises TimeoutError: nothing came within the socket's timeout.
+        :raises TimeoutError: nothing came until ``until``.
         """
         try:
-            data = self._connection.sock.recv(_READ)
+            data = self._stream.receive(_READ, until, awaited=awaited)
         except TimeoutError:
             raise
         except OSError as error:
             raise self._failed(str(error)) from error
-        self._ended = not data
-        self._buffer = self._buffer + data if self._buffer else data
+        self.ended = not data
+        self.received = self.received + data if self.received else data
 
     def _parse(self) -> bool:
         """Take heads off the buffer, up to the final one; False if that is not complete yet."""
         while self._head is None:
-            end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
+            end = self.received.find(b"\r\n\r\n", max(0, self._scanned - 3))
             if end < 0:
-                if self._buffer and wire.is_hopeless(self._buffer, self._scanned):
+                if self.received and wire.is_hopeless(self.received, self._scanned):
                     raise self._failed("what is no HTTP/1.1 head, or too large a one")
-                self._scanned = len(self._buffer)
+                self._scanned = len(self.received)
                 return False
             try:
-                head = wire.parse_head(self._buffer[: end + 4])
+                head = wire.parse_head(self.received, end)
             except wire.Malformed as error:
                 raise self._failed(str(error)) from None
-            self._buffer = self._buffer[end + 4 :]
+            self.received = self.received[end + 4 :]
             self._scanned = 0
             self._judge(head)
         return True
@@ -207,19 +254,24 @@ class Exchange:
         until = time.monotonic() + seconds
         return until if self._request.deadline is None else min(until, self._request.deadline)
 
-    def _patience(self, until: float, *, polls: bool) -> float:
-        """Return how long to wait at once.
+    def _pause(self, until: float, *, polls: bool) -> float:
+        """Return until when to wait at once.
 
         :raises UpstreamTimedOut: there is no time left.
         """
-        left = until - time.monotonic()
-        if left <= 0:
+        now = time.monotonic()
+        if now >= until:
             raise self._described(UpstreamTimedOut, "no answer in time" if self._phase == "head" else "the request is not taken")
-        return min(left, LOOK) if polls else left
+        return min(until, now + LOOK) if polls else until
+
+    def malformed(self, data: bytes, error: wire.Malformed) -> Failure:
+        """Describe an answer that is none."""
+        self.received, self._phase = data, "head"
+        return self._failed(str(error))
 
     def _failed(self, detail: str) -> Failure:
         return self._described(UpstreamFailed, detail)
 
     def _described(self, kind: type[Failure], detail: str) -> Failure:
-        stale = kind is UpstreamFailed and self._connection.reused and not self._buffer and not self._interim
-        return kind(detail, phase=self._phase, sent=self._sent, reused=stale)
+        stale = kind is UpstreamFailed and self._connection.reused and not self.received and not self._interim
+        return kind(detail, phase=self._phase, sent=self.sent > 0, reused=stale)

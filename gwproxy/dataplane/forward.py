@@ -7,25 +7,27 @@ from collections.abc import Callable
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.dataplane.target import LiveTarget
-from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
+from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
 from gwproxy.dataplane.tunnel import Upgraded
-from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
+from gwproxy.dataplane.upstreams import SAFE, LiveUpstream, Upstreams
 from gwproxy.errors import BadGateway, HttpError
 from gwproxy.http.bodies import ResponseBody
-from gwproxy.http.forwarding import forwarding_fields, strip_response
+from gwproxy.http.forwarding import forwarding_fields, forwarding_lines, id_field, lines_of
+from gwproxy.http.headers import Headers, field
 from gwproxy.messages import Response
 from gwproxy.model import Retries
 
 KEPT = 64 * 1024  # a body of at most this many bytes is kept, to be sent again
 
-#: Without ``retries``: what cannot have been acted upon, once more.
-_SAFE = Retries(attempts=2, on=(), methods=())
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 _TROUBLE = frozenset((502, 503, 504))
 #: What a plugin may have set but only the transport decides.
-_OURS = frozenset(("host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect"))
+_OURS = frozenset(
+    ("host", "connection", "keep-alive", "content-length", "transfer-encoding", "te", "trailer", "upgrade", "expect", "x-request-id")
+)
 #: What is sent with a request to upgrade: the one protocol that routes can allow.
-_UPGRADE = (("Connection", "Upgrade"), ("Upgrade", "websocket"))
+_UPGRADE = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+_NOBODY: frozenset[str] = frozenset()
 
 Failure = UpstreamFailed | UpstreamTimedOut
 
@@ -41,8 +43,8 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     choice = ctx.upstream
     assert choice is not None  # noqa: S101 - a matched route has one
     live = compiled.upstream if choice.base == compiled.upstream.base else upstreams.direct(choice.base)
-    retries = live.described.retries
-    if retries and ctx.request.method in retries.methods and 0 < (ctx.request.body.length or 0) <= KEPT:
+    retries = live.retries
+    if retries is not SAFE and ctx.request.method in retries.methods and 0 < (ctx.request.body.length or 0) <= KEPT:
         ctx.request.body.read_all(KEPT)  # before it takes a place, which must not wait for a client
     live.admit(client_gone)
     try:
@@ -55,34 +57,32 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
 
 def _exchange(
     ctx: Context, choice: UpstreamChoice, live: LiveUpstream, client_gone: Callable[[], bool] | None
-) -> tuple[RawResponse, LiveTarget]:
+) -> tuple[RawResponse | WholeResponse, LiveTarget]:
     """Make as many attempts as it takes, or as are allowed; return the response and whose it is."""
-    path = choice.target
-    retries = live.described.retries or _SAFE
+    path, retries = choice.target, live.retries
     tried: list[LiveTarget] = []
-    for attempt in range(1, retries.attempts + 1):
+    while True:
         target = live.pick(ctx, tried)
         tried.append(target)
         if live.single is None:
             choice.base, choice.target = target.base, path if choice.replaced else target.prefix + path
-        last = attempt == retries.attempts
+        last = len(tried) >= retries.attempts
         try:
             raw = _send(ctx, live, target, client_gone)
         except (UpstreamFailed, UpstreamTimedOut) as failure:
             if last or not _repeatable(ctx, failure, live.described.retries):
                 raise
             continue
-        if last or str(raw.status) not in retries.on or not _resendable(ctx, retries):
+        if last or not retries.on or str(raw.status) not in retries.on or not _resendable(ctx, retries):
             return raw, target
         _done(raw, target)
-    raise BadGateway("no attempt was left")  # unreachable: the last attempt returns or raises
 
 
-def _send(ctx: Context, live: LiveUpstream, target: LiveTarget, client_gone: Callable[[], bool] | None) -> RawResponse:
+def _send(ctx: Context, live: LiveUpstream, target: LiveTarget, client_gone: Callable[[], bool] | None) -> RawResponse | WholeResponse:
     """One attempt; what becomes of it is told to the breaker."""
     target.active += 1
     try:
-        raw = live.session.exchange(_request(ctx, target, client_gone))
+        raw = live.exchange(_request(ctx, target, client_gone))
     except BaseException as error:
         target.active -= 1
         if isinstance(error, ValueError):  # a line break in a header field, before anything was sent
@@ -105,47 +105,70 @@ def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] |
         body = kept
     else:
         body = SizedBody(request.body, request.body.length, request.body.watching)
-    fields = _fields(ctx, target)
+    block = _block(ctx, target)
     if request.upgrade:
-        fields += _UPGRADE
-    total = choice.timeout.total
+        block += _UPGRADE
+    timeouts = choice._timeout
+    total = timeouts.total
     return UpstreamRequest(
         request.method,
         target.origin,
         choice.target.encode("latin-1"),
-        fields,
+        block,
         body,
-        timeouts=choice.timeout,
+        timeouts=timeouts,
         deadline=ctx.started + total if total is not None else None,
         client_gone=client_gone,
         upgrade=bool(request.upgrade),
     )
 
 
-def _fields(ctx: Context, target: LiveTarget) -> list[tuple[str, str]]:
-    """The header block as the upstream gets it: the client's, then what a proxy adds, then who is calling."""
+def _block(ctx: Context, target: LiveTarget) -> bytes:
+    """The header block as the upstream gets it: the client's, then what a proxy adds, then who is calling.
+
+    :raises ValueError: a plugin made something of it that cannot stand in a header.
+    """
     request, route = ctx.request, ctx.route
+    made, replaced = _made(ctx)
+    caller, names = _caller(ctx) if ctx._authenticated else (b"", _NOBODY)
+    lines = [b""]
+    host = None
+    for key, _, value, line in request.headers.fields():
+        if key in _OURS:
+            if key == "host" and host is None:  # only a plugin can have set it
+                host = value
+        elif key not in replaced and key not in names:
+            lines.append(line)
+    if host is None and route is not None and route.preserve_host:
+        host = request.host_header
+    lines[0] = target.host_line if host is None else field("Host", host)[3]
+    lines += (id_field(ctx.request_id)[3], made, caller)
+    return b"".join(lines)
+
+
+def _made(ctx: Context) -> tuple[bytes, frozenset[str]]:
+    request = ctx.request
+    if not request.forwarded:
+        return forwarding_lines(request.peer, request.remote_addr, request.scheme, request.host_header, request.http_version)
     made = forwarding_fields(
         peer=request.peer,
         client=request.remote_addr,
         scheme=request.scheme,
         host=request.host_header,
-        request_id=ctx.request_id,
+        request_id="",
         version=request.http_version,
         forwarded=request.forwarded,
     )
-    if ctx._authenticated:
-        made.append(("X-User-Id", ctx.state["user_id"].encode().decode("latin-1")))
-        if ctx.consumer is not None:
-            made.append(("X-Consumer", ctx.consumer.id))
-            if ctx.consumer.groups:
-                made.append(("X-Consumer-Groups", ",".join(ctx.consumer.groups)))
-    host = request.headers.get("Host")  # only a plugin can have set it
-    if host is None:
-        host = request.host_header if route is not None and route.preserve_host else target.authority
-    replaced = {name.lower() for name, _ in made}
-    sent = [(name, value) for key, name, value in request.headers.lower_items() if key not in replaced and key not in _OURS]
-    return [("Host", host), *sent, *made]
+    return lines_of(made[1:])
+
+
+def _caller(ctx: Context) -> tuple[bytes, frozenset[str]]:
+    made = [("X-User-Id", ctx.state["user_id"].encode().decode("latin-1"))]
+    if ctx.consumer is not None:
+        made.append(("X-Consumer", ctx.consumer.id))
+        if ctx.consumer.groups:
+            made.append(("X-Consumer-Groups", ",".join(ctx.consumer.groups)))
+    return lines_of(made)
 
 
 def _repeatable(ctx: Context, failure: Failure, retries: Retries | None) -> bool:
@@ -167,26 +190,30 @@ def _resendable(ctx: Context, retries: Retries) -> bool:
     return ctx.request.body.length == 0 or ctx.request.body.replayable(KEPT) is not None
 
 
-def _response(ctx: Context, raw: RawResponse, target: LiveTarget, live: LiveUpstream) -> Response:
+def _response(ctx: Context, raw: RawResponse | WholeResponse, target: LiveTarget, live: LiveUpstream) -> Response:
     """Make the client's response; closing its body gives everything back, the request's place too."""
+    whole = raw.whole
+    if whole is not None:
+        body = ResponseBody(whole)
+        _done(raw, target)
+        live.places.give_back()
+    else:
+        assert isinstance(raw, RawResponse)  # noqa: S101 - one in one piece is whole
+        body = _coming(raw, target, live)
+    response = Response(raw.status, Headers.adopt(raw.fields), body, upstream=True)
+    if ctx.route is not None:
+        response._max_buffer = ctx.route.max_buffer
+    return response
 
+
+def _coming(raw: RawResponse, target: LiveTarget, live: LiveUpstream) -> ResponseBody:
     def finished() -> None:
         _done(raw, target)
         live.places.give_back()
 
-    headers, whole = strip_response(raw.fields), raw.whole
     if raw.status == 101:
-        body: ResponseBody = _upgraded(raw, target, finished)
-    elif whole is not None:
-        body = ResponseBody(whole)
-    else:
-        body = ResponseBody(chunks=raw.stream(KEPT), close=finished, length=raw.length)
-    response = Response(raw.status, headers, body, upstream=True)
-    if ctx.route is not None:
-        response._max_buffer = ctx.route.max_buffer
-    if whole is not None:
-        finished()
-    return response
+        return _upgraded(raw, target, finished)
+    return ResponseBody(chunks=raw.stream(KEPT), close=finished, length=raw.length)
 
 
 def _upgraded(raw: RawResponse, target: LiveTarget, finished: Callable[[], None]) -> Upgraded:
@@ -194,13 +221,13 @@ def _upgraded(raw: RawResponse, target: LiveTarget, finished: Callable[[], None]
 
     :raises BadGateway: it is not to WebSocket that the upstream switches (RFC 9110 section 7.8).
     """
-    protocols = {value.lower() for name, value in raw.fields if name.lower() == "upgrade"}
+    protocols = {value.lower() for key, _, value, _ in raw.hop if key == "upgrade"}
     if protocols != {"websocket"}:
         _done(raw, target)
         raise BadGateway("101 to another protocol than was asked for")
     return Upgraded(raw, finished)
 
 
-def _done(raw: RawResponse, target: LiveTarget) -> None:
+def _done(raw: RawResponse | WholeResponse, target: LiveTarget) -> None:
     target.active -= 1
     raw.close()

@@ -19,6 +19,7 @@ from gwproxy.dataplane.throttle import Throttle
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
+from gwproxy.http.forwarding import id_field
 from gwproxy.http.paths import strip
 from gwproxy.messages import Request, Response
 from gwproxy.model import Route
@@ -26,6 +27,7 @@ from gwproxy.model import Route
 log = logging.getLogger("gwproxy.gateway")
 
 _LEAVING = "going away"
+_BODYLESS = frozenset((204, 304))
 
 
 class Gateway:
@@ -62,15 +64,20 @@ class Gateway:
             compiled = find_route(snapshot, ctx)
             steps = compiled.chain
             admit(compiled, request)
-            chain.run(steps["pre_auth"], ctx)
-            chain.run_auth(steps["auth"], ctx)
-            chain.run(steps["post_auth"], ctx)
-            chain.run(steps["pre_proxy"], ctx)
-            forward(ctx, compiled, self.upstreams, client_gone)
-            ctx._forwarded = ctx.response
-            chain.run(steps["post_proxy"], ctx)
-            assert ctx.response is not None  # noqa: S101 - forward has set it; a plugin that removed it is answered 500
-            ctx.response.headers.update(ctx.response_headers)
+            if steps is EMPTY_CHAIN:
+                forward(ctx, compiled, self.upstreams, client_gone)
+                ctx._forwarded = ctx.response
+            else:
+                chain.run(steps["pre_auth"], ctx)
+                chain.run_auth(steps["auth"], ctx)
+                chain.run(steps["post_auth"], ctx)
+                chain.run(steps["pre_proxy"], ctx)
+                forward(ctx, compiled, self.upstreams, client_gone)
+                ctx._forwarded = ctx.response
+                chain.run(steps["post_proxy"], ctx)
+                assert ctx.response is not None  # noqa: S101 - forward has set it; a plugin that removed it is answered 500
+                if ctx._response_headers is not None:
+                    ctx.response.headers.update(ctx._response_headers)
         except (Aborted, Exception) as error:
             chain.replace(ctx, _answer(ctx, error))
         except BaseException:  # the greenlet is killed
@@ -117,11 +124,12 @@ class Gateway:
 
     def _finish(self, ctx: Context, steps: Chain) -> Context:
         """Run the ``response`` phase, and make sure that there is something which can leave."""
-        try:
-            chain.run_response(steps["response"], ctx)
-        except BaseException:  # as above
-            self._abandon(ctx)
-            raise
+        if steps is not EMPTY_CHAIN:
+            try:
+                chain.run_response(steps["response"], ctx)
+            except BaseException:  # as above
+                self._abandon(ctx)
+                raise
         if not _may_leave(ctx.response):
             log.error("response_retracted reason=%s request=%s", "a plugin left what is no response, or no final status", ctx.request_id)
             chain.replace(ctx, Response.error(500))
@@ -182,7 +190,8 @@ def admit(compiled: CompiledRoute, request: Request) -> None:
         raise ServiceUnavailable(compiled.unavailable)
     if request.upgrade:
         _check_upgrade(request, compiled.route)
-    request.body.restrict(compiled.route.max_body)
+    if compiled.route.max_body is not None:
+        request.body.restrict(compiled.route.max_body)
 
 
 def _check_upgrade(request: Request, route: Route) -> None:
@@ -221,17 +230,20 @@ def _seal(ctx: Context) -> None:
     response = ctx.response
     assert response is not None  # noqa: S101 - every way through serve() has set it
     headers = response.headers
-    headers.update(ctx.response_headers)
+    if ctx._response_headers is not None:
+        headers.update(ctx._response_headers)
     if response.status == 401 and not response.upstream and "WWW-Authenticate" not in headers:
         for challenge in ctx.challenges or ("Bearer",):
             headers.add("WWW-Authenticate", challenge)
-    headers.setdefault("X-Request-ID", ctx.request_id)
-    bodyless = response.status in (204, 304) or (ctx.request.method == "HEAD" and response.upstream)
+    index = headers.index()
+    if "x-request-id" not in index:
+        headers.append(id_field(ctx.request_id))
+    bodyless = response.status in _BODYLESS or (ctx.request.method == "HEAD" and response.upstream)
     if not bodyless:
         length = response.body.length
         if length is None:
             headers.remove("Content-Length")
-        else:
+        elif index.get("content-length") != str(length):
             headers["Content-Length"] = str(length)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import quote
 
 from gwproxy.errors import BadRequest, HttpError
-from gwproxy.http.bodies import RequestBody
-from gwproxy.http.forwarding import client_address, client_scheme, is_trusted, request_id, strip_request
+from gwproxy.http.bodies import NO_BODY, NoBody, RequestBody
+from gwproxy.http.forwarding import Entry, client_address, client_scheme, entries_of, is_trusted, request_id, strip_request
 from gwproxy.http.headers import Headers
 from gwproxy.http.hosts import parse_host
-from gwproxy.http.paths import canonical, split_target
+from gwproxy.http.paths import read_target
 from gwproxy.messages import Request
 
 _REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
@@ -34,51 +34,69 @@ class Ingress:
         """Return the request, its id, and why it cannot be routed (None if it can).
 
         A request that is refused is readable all the same, so that logs can show it.
+
+        :raises BadRequest: not even that.
         """
-        method: str = environ["REQUEST_METHOD"]
-        fields = environ.get("gwproxy.headers")
-        if fields is None:
-            fields = _fields_of(environ)
-        raw = Headers(fields)
-        ident = request_id(raw.get("X-Request-ID"))
+        entries = environ.get("gwproxy.fields")
+        if entries is None:
+            entries = _entries_of(environ)
+        ident = request_id(environ.get("HTTP_X_REQUEST_ID"))
+        raw = environ.get("RAW_URI") or _raw_target(environ)
         peer: str = environ.get("REMOTE_ADDR") or ""
-        request = Request(method, "/", scheme=environ.get("wsgi.url_scheme", "http"), peer=peer, remote_addr=peer)
         try:
-            self._fill(request, environ, raw, ident)
+            headers, forwarded, host, upgrade = strip_request(entries)
+        except BadRequest as error:
+            return _request(environ, peer, Headers(), _shown(raw)), ident, error
+        request = _request(environ, peer, headers, "/")
+        if self._trusted and is_trusted(peer, self._trusted):
+            request.forwarded = forwarded
+            request.scheme = client_scheme(request.scheme, forwarded)
+            request.remote_addr = client_address(peer, forwarded.getlist("X-Forwarded-For"), self._trusted)
+        elif ":" in peer:
+            request.remote_addr = client_address(peer, (), ())
+        try:
+            _fill(request, environ, raw, host, upgrade)
         except HttpError as error:
-            request.path = request.path if request.path != "/" else _shown(_raw_target(environ))
+            request.path = request.path if request.path != "/" else _shown(raw)
             return request, ident, error
         return request, ident, None
 
-    def _fill(self, request: Request, environ: dict[str, Any], raw: Headers, ident: str) -> None:
-        length = environ.get("CONTENT_LENGTH")
-        chunked = bool(environ.get("HTTP_TRANSFER_ENCODING"))
-        declared = None if chunked else int(length) if length else 0
-        request.body = RequestBody(environ["wsgi.input"], declared)
-        stripped = strip_request(raw.items())
-        request.headers = stripped.headers
-        if is_trusted(request.peer, self._trusted):
-            request.forwarded = stripped.forwarded
-            request.scheme = client_scheme(request.scheme, stripped.forwarded)
-        request.remote_addr = client_address(request.peer, raw.getlist("X-Forwarded-For"), self._trusted)
-        request.http_version = environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
-        if stripped.upgrade:
-            request.upgrade = _upgrade(stripped.upgrade, request.http_version, environ)
-        if request.method in _REFUSED_METHODS:
-            raise HttpError(f"{request.method} is not proxied", status=405)
-        target = split_target(_raw_target(environ))
-        if stripped.host is None and request.http_version == "1.1":
-            raise BadRequest("no Host")  # RFC 9112 section 3.2: also where the target has an authority
-        request.host_header = target.authority or stripped.host or ""
-        if request.host_header:
-            request.host = parse_host(request.host_header).name
-        request.query_string = target.query
-        if target.path == "*":
-            if request.method != "OPTIONS":
-                raise BadRequest("the asterisk form is for OPTIONS")
-            request.path = "*"
-        else:
-            request.path = canonical(target.path)
+
+def _request(environ: dict[str, Any], peer: str, headers: Headers, path: str) -> Request:
+    method, scheme = environ["REQUEST_METHOD"], environ["wsgi.url_scheme"]
+    return Request(method, path, "", headers, scheme=scheme, peer=peer, remote_addr=peer, body=_body_of(environ))
+
+
+def _fill(request: Request, environ: dict[str, Any], raw: str, host: str | None, upgrade: str) -> None:
+    """Read what a request that can be routed must have right."""
+    version = environ["SERVER_PROTOCOL"]
+    if version != "HTTP/1.1":
+        request.http_version = version[5:]
+    elif host is None:
+        raise BadRequest("no Host")  # RFC 9112 section 3.2: also where the target has an authority
+    if upgrade:
+        request.upgrade = _upgrade(upgrade, request.http_version, environ)
+        if request.body is NO_BODY:
+            request.body = NoBody()
+    if request.method in _REFUSED_METHODS:
+        raise HttpError(f"{request.method} is not proxied", status=405)
+    path, query, authority = read_target(raw)
+    if authority is not None:
+        host = authority
+    if host:
+        request.host_header = host
+        request.host = parse_host(host).name
+    request.query_string = query
+    if path == "*" and request.method != "OPTIONS":
+        raise BadRequest("the asterisk form is for OPTIONS")
+    request.path = path
+
+
+def _body_of(environ: dict[str, Any]) -> RequestBody:
+    if environ.get("HTTP_TRANSFER_ENCODING"):
+        return RequestBody(environ["wsgi.input"], None)
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    return RequestBody(environ["wsgi.input"], length) if length else NO_BODY
 
 
 def _upgrade(protocol: str, version: str, environ: dict[str, Any]) -> str:
@@ -95,7 +113,7 @@ def _upgrade(protocol: str, version: str, environ: dict[str, Any]) -> str:
 
 def _raw_target(environ: dict[str, Any]) -> str:
     """The target as sent; a server that keeps no raw form costs the difference between ``%2F`` and ``/``."""
-    raw = environ.get("RAW_URI") or environ.get("REQUEST_URI")
+    raw = environ.get("REQUEST_URI")
     if raw:
         return str(raw)
     path = quote(environ.get("PATH_INFO", "/").encode("latin-1"), safe="/!$&'()*+,;=:@~")
@@ -103,13 +121,16 @@ def _raw_target(environ: dict[str, Any]) -> str:
     return f"{path}?{query}" if query else path
 
 
-def _fields_of(environ: dict[str, Any]) -> list[tuple[str, str]]:
-    """The header fields as PEP 3333 gives them: order, case and repetitions are lost."""
+def _entries_of(environ: dict[str, Any]) -> list[Entry]:
+    """The header fields as PEP 3333 gives them: order, case and repetitions are lost.
+
+    :raises ValueError: a server let pass what is no field.
+    """
     fields = [(key[5:].replace("_", "-").title(), value) for key, value in environ.items() if key.startswith("HTTP_")]
     for key, name in (("CONTENT_TYPE", "Content-Type"), ("CONTENT_LENGTH", "Content-Length")):
         if environ.get(key):
             fields.append((name, environ[key]))
-    return fields
+    return entries_of(fields)
 
 
 def _shown(target: str) -> str:

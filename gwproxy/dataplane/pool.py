@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from gevent.monkey import get_original
 
+from gwproxy.stream import stream_of
+
 # The system's own, in a worker too: it is asked without waiting, and gevent's would cost a watcher each time.
 _poll: Callable[[], select.poll] = get_original("select", "poll")
 
@@ -18,24 +20,28 @@ _poll: Callable[[], select.poll] = get_original("select", "poll")
 class Connection:
     """A connection that one exchange has for itself; its end is :meth:`give_back` or :meth:`close`.
 
-    :ivar sock: connected; its timeout is set by whoever uses it.
+    :ivar sock: connected.
+    :ivar stream: what it is read and written through.
     :ivar reused: whether it has served an exchange before.
     """
 
-    __slots__ = ("_held", "_poll", "_pool", "idle_until", "reused", "sock")
+    __slots__ = ("_held", "_poll", "_pool", "_secured", "idle_until", "reused", "sock", "stream")
 
     def __init__(self, sock: socket.socket, pool: Pool) -> None:
         self.sock = sock
+        self.stream = stream_of(sock)
         self.reused = False
         self.idle_until = 0.0
         self._held = True
         self._pool = pool
-        self._poll = _poll()
-        self._poll.register(sock.fileno(), select.POLLIN)
+        self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
+        poll = _poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        self._poll = poll.poll
 
     def readable(self) -> bool:
         """Whether bytes, the end or an error of the connection are here already. Costs one system call."""
-        return bool(self._poll.poll(0)) or (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending() > 0)
+        return bool(self._poll(0)) or (self._secured is not None and self._secured.pending() > 0)
 
     def give_back(self, idle: float | None) -> None:
         """Let the next exchange have the connection; for one whose last message was read to its very end.
@@ -50,12 +56,12 @@ class Connection:
         """Close it for good; a second call does nothing, nor does one after :meth:`give_back`."""
         if self._held:
             self._held = False
-            self.sock.close()
+            self.end()
 
-    def take(self) -> Connection:
-        """Begin another exchange on it."""
-        self.reused = self._held = True
-        return self
+    def end(self) -> None:
+        """Close the socket itself."""
+        self.stream.close()
+        self.sock.close()
 
 
 class Pool:
@@ -86,10 +92,16 @@ class Pool:
         :raises UpstreamFailed: as :func:`gwproxy.dataplane.connect.connect`.
         :raises UpstreamTimedOut: as there.
         """
-        while (idle := self._newest()) is not None:
-            if idle.idle_until > time.monotonic() and not idle.readable():
-                return idle.take()
-            idle.sock.close()
+        idle = self._idle
+        while idle:
+            try:
+                connection = idle.pop()
+            except IndexError:  # another thread's
+                break
+            if connection.idle_until > time.monotonic() and not connection.readable():
+                connection.reused = connection._held = True
+                return connection
+            connection.end()
         return Connection(self._dial(until), self)
 
     def take_back(self, connection: Connection, idle: float | None) -> None:
@@ -102,7 +114,7 @@ class Pool:
             if self._idle[0].idle_until <= now:
                 self.prune()
         else:
-            connection.sock.close()
+            connection.end()
 
     def prune(self) -> None:
         """Close the idle connections whose time is over, or whose upstream has closed them."""
@@ -114,13 +126,13 @@ class Pool:
             if connection.idle_until > now and not connection.readable():
                 self._idle.append(connection)
             else:
-                connection.sock.close()
+                connection.end()
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed when they are given back."""
         self._keepalive = False
         while (connection := self._newest()) is not None:
-            connection.sock.close()
+            connection.end()
 
     def _newest(self) -> Connection | None:
         try:

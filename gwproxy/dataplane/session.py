@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
 
-from gwproxy.dataplane.transport import GatewayAdapter, GatewayResponse, RawResponse, UpstreamRequest
+from gwproxy.dataplane.transport import GatewayAdapter, GatewayResponse, RawResponse, UpstreamRequest, WholeResponse
 
 
 class UpstreamSession(requests.Session):
@@ -16,6 +17,8 @@ class UpstreamSession(requests.Session):
     A plain session sends one client's cookies with another's request, lets ``~/.netrc`` replace ``Authorization``, obeys
     proxy variables of the environment, follows redirects and adds header fields. Here none of it is left: no cookie is
     kept or sent, no environment is read, no field is added, and the one way out is the adapter.
+
+    :ivar exchange: sends a request by the adapter.
 
     :param adapter: mounted for every URL; closed with the session.
     """
@@ -30,14 +33,9 @@ class UpstreamSession(requests.Session):
         self.adapters.clear()
         self.mount("http://", adapter)
         self.mount("https://", adapter)
-
-    def exchange(self, request: UpstreamRequest) -> RawResponse:
-        """Send ``request`` and return the response, its body still to come.
-
-        :raises Failure: as :meth:`GatewayAdapter.send`.
-        """
-        # The adapter, not Session.send: that one reads the body of a 3xx, and looks for cookies.
-        return self._adapter.send(request).raw
+        # Sends a request and returns the response, its body still to come; raises as GatewayAdapter.send. The adapter's, not
+        # Session.send: that one reads the body of a 3xx, and looks for cookies.
+        self.exchange: Callable[[UpstreamRequest], RawResponse | WholeResponse] = adapter.exchange
 
     def send(self, request: requests.PreparedRequest, **_kwargs: Any) -> GatewayResponse:
         """Send ``request`` by the adapter alone, so that whoever calls this by habit gets the same as :meth:`exchange`."""

@@ -17,13 +17,27 @@ class LiveTarget:
     :ivar prefix: the URL's path, prepended to what is forwarded; without a trailing slash.
     :ivar origin: where to connect.
     :ivar authority: what goes into ``Host``.
+    :ivar host_line: the same as a line of a head.
     :ivar active: this worker's requests in flight.
     :ivar current: the running sum of the smooth round robin.
     :ivar healthy: whether active checks let it have traffic.
     :ivar check_at: when the next check is due, by the checker's clock.
     """
 
-    __slots__ = ("_streak", "active", "authority", "base", "check_at", "current", "healthy", "origin", "prefix", "url", "weight")
+    __slots__ = (
+        "_streak",
+        "active",
+        "authority",
+        "base",
+        "check_at",
+        "current",
+        "healthy",
+        "host_line",
+        "origin",
+        "prefix",
+        "url",
+        "weight",
+    )
 
     def __init__(self, url: str, weight: int = 1) -> None:
         parts = urlsplit(url)
@@ -35,6 +49,7 @@ class LiveTarget:
         self.origin = Origin(scheme, host, parts.port or default)
         shown = f"[{host}]" if ":" in host else host
         self.authority = shown if self.origin.port == default else f"{shown}:{self.origin.port}"
+        self.host_line = f"Host: {self.authority}\r\n".encode("ascii")
         self.base = f"{scheme}://{self.authority}"
         self.prefix = parts.path.rstrip("/")
         self.active = 0

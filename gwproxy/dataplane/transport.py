@@ -17,11 +17,11 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
 from gwproxy.dataplane.connect import Origin, client_context, connect
-from gwproxy.dataplane.exchange import Exchange
+from gwproxy.dataplane.exchange import exchange
 from gwproxy.dataplane.failures import ClientLeft, Failure, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Pool
 from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
-from gwproxy.dataplane.upstream_response import RawResponse
+from gwproxy.dataplane.upstream_response import RawResponse, WholeResponse
 from gwproxy.model import TLS
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "UpstreamFailed",
     "UpstreamRequest",
     "UpstreamTimedOut",
+    "WholeResponse",
 ]
 
 
@@ -42,9 +43,9 @@ class GatewayResponse(requests.Response):
     """What requests makes of a response. The gateway itself uses ``raw`` only: a body is not decoded or kept there."""
 
     request: UpstreamRequest
-    raw: RawResponse
+    raw: RawResponse | WholeResponse
 
-    def __init__(self, request: UpstreamRequest, raw: RawResponse) -> None:
+    def __init__(self, request: UpstreamRequest, raw: RawResponse | WholeResponse) -> None:
         # Not super().__init__(): 7 us, for a cookie jar that must not be.
         self.request = request
         self.raw = raw
@@ -59,7 +60,7 @@ class GatewayResponse(requests.Response):
     @property
     def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
         """Made when asked for; of repeated fields only the last."""
-        return CaseInsensitiveDict(self.raw.fields)
+        return CaseInsensitiveDict([(name, value) for _, name, value, _ in self.raw.fields])
 
     @property
     def url(self) -> str:  # type: ignore[override]
@@ -83,7 +84,7 @@ class GatewayAdapter(BaseAdapter):
         self._context: ssl.SSLContext | None = None
         self._keepalive = keepalive
         self._idle_timeout = idle_timeout
-        self._pools: dict[Origin, Pool] = {}
+        self._pools: dict[str, Pool] = {}  # by name: a hash that is there already
         self._closed = False
 
     def send(
@@ -105,16 +106,23 @@ class GatewayAdapter(BaseAdapter):
         """
         if not isinstance(request, UpstreamRequest):
             raise TypeError("only an UpstreamRequest can be sent: anything else has been prepared by requests")
+        return GatewayResponse(request, self.exchange(request))
+
+    def exchange(self, request: UpstreamRequest) -> RawResponse | WholeResponse:
+        """Send ``request`` and return what requests would wrap.
+
+        :raises: as :meth:`send`.
+        """
         until = time.monotonic() + request.timeouts.connect
         if request.deadline is not None:
             until = min(until, request.deadline)
-        connection = self._pool(request.origin).lease(until)
+        pool = self._pools.get(request.origin.name)
+        connection = (pool if pool is not None else self._pool(request.origin)).lease(until)
         try:
-            raw = Exchange(request, connection).run(keepalive=self._keepalive)
+            return exchange(request, connection, keepalive=self._keepalive)
         except BaseException:  # a killed greenlet, too, must not leave an answer for somebody else
             connection.close()
             raise
-        return GatewayResponse(request, raw)
 
     def prune(self) -> None:
         """Close idle connections whose time is over or whose upstream has closed them; does not wait.
@@ -124,10 +132,10 @@ class GatewayAdapter(BaseAdapter):
         for pool in list(self._pools.values()):
             pool.prune()
 
-    def connections(self) -> Iterator[tuple[Origin, int]]:
-        """Yield, for each origin that was ever asked: origin, idle connections."""
-        for origin, pool in list(self._pools.items()):
-            yield origin, pool.idle
+    def connections(self) -> Iterator[tuple[str, int]]:
+        """Yield, for each origin that was ever asked: its name, idle connections."""
+        for name, pool in list(self._pools.items()):
+            yield name, pool.idle
 
     def close(self) -> None:
         """Close the idle connections, and those in use at the end of their exchange."""
@@ -136,14 +144,14 @@ class GatewayAdapter(BaseAdapter):
             pool.close()
 
     def _pool(self, origin: Origin) -> Pool:
-        pool = self._pools.get(origin)
+        pool = self._pools.get(origin.name)
         if pool is None:
 
             def dial(until: float) -> socket.socket:
                 return connect(origin, self._context_for(origin), until)
 
             made = Pool(dial, self._idle_timeout, keepalive=self._keepalive and not self._closed)
-            pool = self._pools.setdefault(origin, made)
+            pool = self._pools.setdefault(origin.name, made)
         return pool
 
     def _context_for(self, origin: Origin) -> ssl.SSLContext | None:

@@ -11,6 +11,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from gwproxy.dataplane.connect import Origin
+from gwproxy.dataplane.wire import encode_fields
 from gwproxy.model import Timeouts
 
 Watching = Callable[[int, Callable[[], None], float | None], AbstractContextManager[None]]
@@ -41,8 +42,8 @@ class UpstreamRequest(requests.PreparedRequest):
     :param method: upper case.
     :param origin: where to connect.
     :param target: the raw request target, sent untouched; begins with ``/``, or is ``*``.
-    :param fields: the whole header block, ``Host`` included, in order. Framing fields in it are not sent: they are made
-        from the body.
+    :param fields: the whole header block, ``Host`` included, in order; or its lines as they are sent, each one's end
+        included. Framing fields are not among them: they are made from the body.
     :param body: None for none: then POST, PUT and PATCH say ``Content-Length: 0``.
     :param timeouts: the route's.
     :param deadline: when the whole exchange is cut, by ``time.monotonic``. None: ``timeouts.total`` from now on, if set.
@@ -58,7 +59,7 @@ class UpstreamRequest(requests.PreparedRequest):
         method: str,
         origin: Origin,
         target: bytes,
-        fields: Sequence[tuple[str, str]],
+        fields: bytes | Sequence[tuple[str, str]],
         body: bytes | SizedBody | None = None,
         *,
         timeouts: Timeouts,
@@ -70,7 +71,7 @@ class UpstreamRequest(requests.PreparedRequest):
         self.method = method
         self.origin = origin
         self.target = target
-        self.fields = fields
+        self.block = fields if isinstance(fields, bytes) else encode_fields(fields)
         self.body = body
         self.timeouts = timeouts
         if deadline is None and timeouts.total is not None:
@@ -88,3 +89,9 @@ class UpstreamRequest(requests.PreparedRequest):
     def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
         """For those who know requests; repetitions are lost, and changing it changes nothing."""
         return CaseInsensitiveDict(self.fields)
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """``(name, value)`` of each line of the block."""
+        lines = self.block.decode("latin-1").split("\r\n")[:-1]
+        return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]

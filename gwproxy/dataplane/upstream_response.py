@@ -4,14 +4,41 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from gwproxy.dataplane.failures import ClientLeft, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
 from gwproxy.dataplane.wire import Dechunker, Head, Malformed
+from gwproxy.http.headers import Field
 
 LOOK = 0.5  # seconds between two looks at the client while the upstream is silent
+
+
+class WholeResponse:
+    """A response that came in one piece: its connection serves others already. See :class:`RawResponse` for the attributes."""
+
+    __slots__ = ("fields", "length", "reused", "status", "whole")
+
+    hop: Sequence[Field] = ()
+    complete = True
+
+    def __init__(self, head: Head, whole: bytes, reused: bool) -> None:
+        self.status = head.status
+        self.fields = head.fields
+        self.length = head.length
+        self.whole = whole
+        self.reused = reused
+
+    def stream(self, amt: int = 65536, decode_content: bool = False) -> Iterator[bytes]:
+        """Yield the body."""
+        if self.whole:
+            yield self.whole
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    release_conn = close
 
 
 class RawResponse:
@@ -21,7 +48,8 @@ class RawResponse:
     the end, which closes the connection of a body that was not read to its end. Memory is bounded by one read.
 
     :ivar status: 200 to 599; 101 if an upgrade was asked for.
-    :ivar fields: the head's, in order, repeated, as spelled; latin-1, one character a byte.
+    :ivar fields: end-to-end ones, in order, repeated, as spelled.
+    :ivar hop: the others.
     :ivar length: what ``Content-Length`` declares (to HEAD and in a 304, for a body that does not come); None if there
         is none.
     :ivar reused: whether the connection had served another request before.
@@ -40,6 +68,7 @@ class RawResponse:
         "_reusable",
         "complete",
         "fields",
+        "hop",
         "length",
         "reused",
         "status",
@@ -67,6 +96,7 @@ class RawResponse:
         """
         self.status = head.status
         self.fields = head.fields
+        self.hop = head.hop
         self.length = head.length
         self.reused = connection.reused
         self.complete = False
@@ -95,6 +125,7 @@ class RawResponse:
     @property
     def socket(self) -> socket.socket:
         """The connection itself, for a tunnel after 101; its timeout is the caller's to set, :meth:`close` closes it."""
+        self._connection.stream.close()  # one way to read it, not two
         return self._connection.sock
 
     @property
@@ -151,13 +182,13 @@ class RawResponse:
         until = time.monotonic() + self._read
         if self._deadline is not None:
             until = min(until, self._deadline)
+        stream, gone = self._connection.stream, self._client_gone
         try:
-            while (left := until - time.monotonic()) > 0:
-                self._connection.sock.settimeout(left if self._client_gone is None else min(left, LOOK))
+            while (now := time.monotonic()) < until:
                 try:
-                    return self._connection.sock.recv(amt)
+                    return stream.receive(amt, until if gone is None else min(until, now + LOOK))
                 except TimeoutError:
-                    if self._client_gone is not None and self._client_gone():
+                    if gone is not None and gone():
                         raise ClientLeft("the client closed before it had the whole body", phase="body", sent=True) from None
             raise UpstreamTimedOut("the body stalled", phase="body", sent=True)
         except OSError as error:

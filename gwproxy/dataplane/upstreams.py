@@ -16,8 +16,11 @@ from gwproxy.dataplane.session import UpstreamSession
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import GatewayAdapter
 from gwproxy.errors import ServiceUnavailable
-from gwproxy.model import TLS, Target, Upstream
+from gwproxy.model import TLS, Retries, Target, Upstream
 from gwproxy.tally import Tally
+
+#: Without ``retries``: what cannot have been acted upon, once more.
+SAFE = Retries(attempts=2, on=(), methods=())
 
 
 class LiveUpstream:
@@ -25,6 +28,8 @@ class LiveUpstream:
 
     :ivar name: the upstream's name, or the URL of a route that names none.
     :ivar described: its model.
+    :ivar exchange: sends a request by :attr:`session`.
+    :ivar retries: the upstream's, or what is safe with any.
     :ivar base: what :attr:`gwproxy.context.UpstreamChoice.base` shows before a target is chosen.
     :ivar prefix: what is prepended to a path before a target is chosen: a single target's; with several, each has its own.
     :ivar places: of its requests. One that is described anew begins with all of them, beside what still runs as before.
@@ -45,6 +50,8 @@ class LiveUpstream:
         self.base = self.single.base if self.single else f"{self.targets[0].origin.scheme}://{name}"
         self._adapter = GatewayAdapter(tls=described.tls, keepalive=described.keepalive)
         self.session = UpstreamSession(self._adapter)
+        self.exchange = self.session.exchange
+        self.retries = described.retries or SAFE
         self.breaker = CircuitBreaker(described.breaker) if described.breaker else None
         self.places = Places(name, described.concurrency, tally, name if label is None else label)
 

@@ -135,6 +135,27 @@ class RequestBody:
             self.waited += time.monotonic() - began
 
 
+class NoBody(RequestBody):
+    """The body of a request that has none: nothing of it is ever waited for, received or refused, so that many can share one."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._kept = []
+        self._failure = None
+        self.length = self.received = 0
+        self.limit = self.waiting_since = None
+        self.waited = 0.0
+        self.ended = True
+
+    def restrict(self, limit: int | None) -> None:
+        """Accept: there is nothing."""
+
+
+#: For every request without a body, as long as none follows it (a tunnel counts what does).
+NO_BODY = NoBody()
+
+
 class ResponseBody:
     """The body of one response: bytes, or a stream of chunks that may be looked into up to a bound.
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import NamedTuple
 
 from gwproxy.errors import BadRequest
-from gwproxy.http.headers import Headers
+from gwproxy.http.headers import Field, Headers, carried, field
 from gwproxy.http.hosts import parse_host
 
 # RFC 9110 section 7.6.1, RFC 9113 section 8.2.2, and what was never a request field but a variable (httpoxy).
@@ -41,13 +41,14 @@ _PROTECTED = frozenset(
         *("traceparent", "tracestate", "vary", "via", "www-authenticate", "x-real-ip", "x-request-id"),
     )
 )
-_DROP, _ASIDE, _LOOK, _ONCE, _JOIN = range(1, 6)
+_DROP, _ASIDE, _LOOK, _TRACE, _ONCE, _JOIN = range(1, 7)
 _KINDS = {
     **dict.fromkeys(_HOP_BY_HOP, _DROP),
     **dict.fromkeys(("content-length", "x-consumer", "x-user-id"), _DROP),
     **dict.fromkeys(("forwarded", "via", "x-real-ip"), _ASIDE),
     **dict.fromkeys(("connection", "host", "upgrade"), _LOOK),
     **dict.fromkeys(("authorization", "origin"), _ONCE),
+    **dict.fromkeys(("traceparent", "tracestate"), _TRACE),
     "cookie": _JOIN,
     # The most frequent others, so that they cost one lookup.
     **dict.fromkeys(("accept", "accept-encoding", "accept-language", "content-type", "referer", "user-agent", "x-request-id"), 0),
@@ -79,7 +80,29 @@ class Stripped(NamedTuple):
     upgrade: str
 
 
-def strip_request(fields: Iterable[tuple[str, str]]) -> Stripped:
+_NONE_ASIDE = Headers()  # never changed: nobody but the gateway sees what is put aside
+_stripped = tuple.__new__  # PERF: 0.2 us less than the class itself
+
+#: A request's field, and what becomes of it: :func:`kind_of` of its name.
+Entry = tuple[Field, int]
+
+
+def kind_of(key: str) -> int:
+    """Return what becomes of a request's field of that name (in lower case); 0: it goes on to the upstream."""
+    kind = _KINDS.get(key)
+    return _unlisted(key) if kind is None else kind
+
+
+def entries_of(pairs: Iterable[tuple[str, str]]) -> list[Entry]:
+    """Return the entries of ``(name, value)`` pairs.
+
+    :raises ValueError: one of them is no header field.
+    """
+    made = [carried(name, value) for name, value in pairs]
+    return [(one, kind_of(one[0])) for one in made]
+
+
+def strip_request(entries: Iterable[Entry]) -> Stripped:
     """Keep of a request's fields what is for the upstream, and put aside what is for the gateway.
 
     Removed: hop-by-hop fields, those that Connection names (but none that are end-to-end by nature), Host and
@@ -89,30 +112,31 @@ def strip_request(fields: Iterable[tuple[str, str]]) -> Stripped:
 
     :raises BadRequest: Host, Authorization or Origin is there twice, or an Origin is a list.
     """
-    kept: list[tuple[str, str, str]] = []
-    aside: list[tuple[str, str, str]] = []
+    kept: list[Field] = []
+    aside: list[Field] = []
     looked: dict[str, str] = {}
-    for name, value in fields:
-        key = name.lower()
-        kind = _KINDS.get(key)
-        if kind is None:
-            kind = _unlisted(key)
+    traced = False
+    for one, kind in entries:
         if kind == 0:
-            kept.append((key, name, value))
-        elif kind == _ASIDE:
-            aside.append((key, name, value))
+            kept.append(one)
         elif kind == _LOOK:
-            looked[key] = _repeated(looked, key, value)
-        elif kind >= _ONCE and not _merged(kept, key, value):
-            kept.append((key, name, value))
-    options = _options(looked.get("connection", ""))
+            key = one[0]
+            looked[key] = one[2] if key not in looked else _repeated(looked[key], key, one[2])
+        elif kind == _ASIDE:
+            aside.append(one)
+        elif kind == _TRACE:
+            traced = True
+            kept.append(one)
+        elif kind >= _ONCE and not _merged(kept, one):
+            kept.append(one)
+    options = _options(looked["connection"]) if "connection" in looked else _NO_OPTIONS
     if options:
-        kept = [item for item in kept if item[0] not in options]
+        kept = [one for one in kept if one[0] not in options]
     headers = Headers.adopt(kept)
-    if "traceparent" in headers or "tracestate" in headers:
+    if traced:
         _check_trace(headers)
     upgrade = _protocol(looked.get("upgrade", "")) if "upgrade" in options else ""
-    return Stripped(headers, Headers.adopt(aside), looked.get("host"), upgrade)
+    return _stripped(Stripped, (headers, Headers.adopt(aside) if aside else _NONE_ASIDE, looked.get("host"), upgrade))
 
 
 def _unlisted(key: str) -> int:
@@ -121,25 +145,23 @@ def _unlisted(key: str) -> int:
     return _ASIDE if key.startswith("x-forwarded-") else 0
 
 
-def _repeated(looked: dict[str, str], key: str, value: str) -> str:
-    """Return the joined value of a field that may have been there before."""
-    before = looked.get(key)
-    if before is None:
-        return value
+def _repeated(before: str, key: str, value: str) -> str:
+    """Return the joined value of a field that has been there before."""
     if key == "host":
         raise BadRequest("several Host fields")
     return f"{before}, {value}"
 
 
-def _merged(kept: list[tuple[str, str, str]], key: str, value: str) -> bool:
+def _merged(kept: list[Field], one: Field) -> bool:
     """Whether the field went into an earlier one; raise if it must not be there twice."""
+    key, value = one[0], one[2]
     if key == "origin" and "," in value:
         raise BadRequest("several origins")
-    for index, (earlier, name, before) in enumerate(kept):
-        if earlier == key:
+    for index, earlier in enumerate(kept):
+        if earlier[0] == key:
             if key != "cookie":
-                raise BadRequest(f"several {name} fields")
-            kept[index] = (key, name, f"{before}; {value}")
+                raise BadRequest(f"several {earlier[1]} fields")
+            kept[index] = carried(earlier[1], f"{earlier[2]}; {value}")
             return True
     return False
 
@@ -166,19 +188,15 @@ def _check_trace(headers: Headers) -> None:
         headers.remove("tracestate")
 
 
-def strip_response(fields: Iterable[tuple[str, str]]) -> Headers:
-    """Return a response's end-to-end fields, repetitions kept. ``Content-Length`` stays: its use depends on the status."""
-    kept = []
-    nominated = ""
-    for name, value in fields:
-        key = name.lower()
-        if key not in _HOP_BY_HOP:
-            kept.append((key, name, value))
-        elif key == "connection":
-            nominated = f"{nominated},{value}" if nominated else value
-    if options := _options(nominated):
-        kept = [item for item in kept if item[0] not in options]
-    return Headers.adopt(kept)
+def is_hop_by_hop(key: str) -> bool:
+    """Whether a field of that name, in lower case, is for the next hop only."""
+    return key in _HOP_BY_HOP
+
+
+def without_nominated(fields: list[Field], connection: str) -> list[Field]:
+    """Return a response's end-to-end fields without those that its ``Connection`` names, lower case, joined by commas."""
+    options = _options(connection)
+    return [one for one in fields if one[0] not in options] if options else fields
 
 
 def request_id(value: str | None) -> str:
@@ -186,6 +204,16 @@ def request_id(value: str | None) -> str:
     if value is not None and _REQUEST_ID.fullmatch(value) is not None:
         return value
     return f"{random.getrandbits(128):032x}"  # unique, not secret; the module is seeded anew after a fork
+
+
+def id_field(ident: str) -> Field:
+    """Return the field ``X-Request-ID``.
+
+    :raises ValueError: the id cannot stand in a header.
+    """
+    if not (ident.isascii() and ident.isprintable()):
+        raise ValueError("a request id that cannot stand in a header")
+    return ("x-request-id", "X-Request-ID", ident, b"X-Request-ID: %b\r\n" % ident.encode())
 
 
 def client_scheme(scheme: str, forwarded: Headers | None) -> str:
@@ -286,6 +314,25 @@ def forwarding_fields(
         element = f"{element}, for={_node(peer)}"
     fields += (("Forwarded", element), ("Via", via))
     return fields
+
+
+@lru_cache(maxsize=4096)
+def forwarding_lines(peer: str, client: str, scheme: str, host: str, version: str) -> tuple[bytes, frozenset[str]]:
+    """Return the lines of :func:`forwarding_fields` but ``X-Request-ID``, and the names they replace, in lower case.
+
+    For clients that no trusted peer speaks for: what is said of them is the same for each of their requests.
+    """
+    made = forwarding_fields(peer=peer, client=client, scheme=scheme, host=host, request_id="", version=version)
+    return lines_of(made[1:])
+
+
+def lines_of(made: Sequence[tuple[str, str]]) -> tuple[bytes, frozenset[str]]:
+    """Return the lines of some fields, and their names in lower case.
+
+    :raises ValueError: one of them cannot stand in a header.
+    """
+    fields = [field(name, value) for name, value in made]
+    return b"".join([one[3] for one in fields]), frozenset([one[0] for one in fields])
 
 
 def _said_host(forwarded: Headers) -> str | None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from operator import itemgetter
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2: token
 _BAD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")  # RFC 9110 section 5.5; latin-1 carries obs-text
+
+_key_and_value, _line = itemgetter(0, 2), itemgetter(3)
+
+#: One field: its name in lower case, its name, its value, and its line as it is sent. Valid by being made: see :func:`field`.
+Field = tuple[str, str, str, bytes]
 
 
 class Headers:
     """The header fields of one message, in order, with repetitions and as they were spelled.
 
     Names are compared without case. Values are ``str`` holding latin-1 characters, one a byte, so that any byte
-    survives. Reading one field costs one dict lookup; writing one that is there already costs a pass over all.
+    survives. Reading one field costs one dict lookup (the first time a pass over all); writing one that is there already
+    costs a pass over all. Every field in it can stand in a message: what cannot is refused when it is put in.
 
     >>> headers = Headers([("X-A", "1"), ("x-a", "2")])
     >>> headers["X-a"], headers.getlist("X-A")
@@ -23,65 +31,76 @@ class Headers:
     __slots__ = ("_first", "_items")
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
-        """Take ``items`` as they are: they come from a parser that has validated them."""
-        self._items: list[tuple[str, str, str]] = [(name.lower(), name, value) for name, value in items]
-        self._first: dict[str, str] = {}
-        for key, _, value in self._items:
-            self._first.setdefault(key, value)
+        """Take ``items``.
+
+        :raises ValueError: as :func:`carried`.
+        """
+        self._items: list[Field] = [carried(name, value) for name, value in items] if items else []
+        self._first: dict[str, str] | None = None  # made when first asked for: most messages pass unread
 
     @classmethod
-    def adopt(cls, items: list[tuple[str, str, str]]) -> Headers:
-        """Make headers of ``(lower-case name, name, value)``; the list is theirs from here on."""
+    def adopt(cls, fields: list[Field]) -> Headers:
+        """Make headers of ``fields``; the list is theirs from here on."""
         new = cls.__new__(cls)
-        new._items = items
-        new._first = first = {}
-        for key, _, value in items:
-            if key not in first:
-                first[key] = value
+        new._items = fields
+        new._first = None
         return new
+
+    def _index(self) -> dict[str, str]:
+        first = self._first = dict(map(_key_and_value, reversed(self._items)))  # the first of a name is set last
+        return first
 
     def __getitem__(self, name: str) -> str:
         """Return the first value of ``name``.
 
         :raises KeyError: if there is none.
         """
-        return self._first[name.lower()]
+        first = self._first
+        return (self._index() if first is None else first)[name.lower()]
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """Return the first value of ``name``, or ``default``."""
-        return self._first.get(name.lower(), default)
+        first = self._first
+        return (self._index() if first is None else first).get(name.lower(), default)
 
     def getlist(self, name: str) -> list[str]:
         """Return all values of ``name`` in order; empty if there is none."""
-        key = name.lower()
-        if key not in self._first:
+        if name not in self:
             return []
-        return [value for k, _, value in self._items if k == key]
+        key = name.lower()
+        return [item[2] for item in self._items if item[0] == key]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in self._first
+        first = self._first
+        return isinstance(name, str) and name.lower() in (self._index() if first is None else first)
 
     def __setitem__(self, name: str, value: str) -> None:
         """Set ``name`` to one value, replacing all it had.
 
         :raises ValueError: if name or value cannot stand in a header (CR, LF, NUL, not latin-1, no token).
         """
-        key = name.lower()
-        check_field(name, value)
-        if key in self._first:
+        made = field(name, value)
+        key = made[0]
+        first = self._first
+        if first is None:
+            first = self._index()
+        if key in first:
             self._items = [item for item in self._items if item[0] != key]
-        self._items.append((key, name, value))
-        self._first[key] = value
+        self._items.append(made)
+        first[key] = value
 
     def add(self, name: str, value: str) -> None:
         """Append a field, beside those of the same name.
 
         :raises ValueError: as for assignment.
         """
-        check_field(name, value)
-        key = name.lower()
-        self._items.append((key, name, value))
-        self._first.setdefault(key, value)
+        self.append(field(name, value))
+
+    def append(self, made: Field) -> None:
+        """Append a field that was made before."""
+        self._items.append(made)
+        if self._first is not None:
+            self._first.setdefault(made[0], made[2])
 
     def setdefault(self, name: str, value: str) -> str:
         """Set ``name`` unless it is there; return what it then is."""
@@ -100,38 +119,50 @@ class Headers:
         :raises KeyError: if there is none.
         """
         key = name.lower()
-        del self._first[key]
+        first = self._first
+        del (self._index() if first is None else first)[key]
         self._items = [item for item in self._items if item[0] != key]
 
     def update(self, other: Headers) -> None:
         """Replace the fields that ``other`` names by those of ``other``, repetitions included."""
         if not other._items or other is self:
             return
-        taken = other._first
-        if any(key in self._first for key in taken):
+        taken = other._index() if other._first is None else other._first
+        own = self._index() if self._first is None else self._first
+        if not own.keys().isdisjoint(taken):
             self._items = [item for item in self._items if item[0] not in taken]
         self._items.extend(other._items)
-        self._first.update(taken)
+        own.update(taken)
 
     def items(self) -> list[tuple[str, str]]:
         """Return ``(name, value)`` for every field, in order, as spelled."""
-        return [(name, value) for _, name, value in self._items]
+        return [(item[1], item[2]) for item in self._items]
 
     def lower_items(self) -> list[tuple[str, str, str]]:
-        """Return ``(lower-case name, name, value)`` for every field, in order. Not to be changed."""
+        """Return ``(lower-case name, name, value)`` for every field, in order."""
+        return [item[:3] for item in self._items]
+
+    def fields(self) -> list[Field]:
+        """Return every field, in order. Not to be changed."""
         return self._items
+
+    def index(self) -> dict[str, str]:
+        """Return the first value of each field, by its name in lower case. Not to be changed."""
+        first = self._first
+        return self._index() if first is None else first
+
+    def lines(self) -> list[bytes]:
+        """Return the line of every field, in order, as it is sent."""
+        return list(map(_line, self._items))
 
     def copy(self) -> Headers:
         """Return a copy that shares nothing mutable with this one."""
-        new = Headers()
-        new._items = list(self._items)
-        new._first = dict(self._first)
-        return new
+        return Headers.adopt(list(self._items))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, each once, in order, as first spelled."""
         names: dict[str, str] = {}
-        for key, name, _ in self._items:
+        for key, name, _, _ in self._items:
             names.setdefault(key, name)
         return iter(names.values())
 
@@ -145,7 +176,42 @@ class Headers:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Headers({[name for _, name, _ in self._items]})"  # no values: they may be secrets
+        return f"Headers({[item[1] for item in self._items]})"  # no values: they may be secrets
+
+
+@lru_cache(maxsize=2048)
+def key_of(name: str) -> str:
+    """Return ``name`` in lower case, as fields are compared.
+
+    :raises ValueError: that is no name of a field.
+    """
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"not a header name: {name!r}")
+    return name.lower()
+
+
+def field(name: str, value: str) -> Field:
+    """Make a field.
+
+    :raises ValueError: it cannot stand in a message (CR, LF, NUL, not latin-1, no token); names the field, never the value.
+    """
+    key = key_of(name)
+    if _BAD_VALUE.search(value):
+        raise ValueError(f"a control or non-latin-1 character in the value of header {name}")
+    return (key, name, value, f"{name}: {value}\r\n".encode("latin-1"))
+
+
+def carried(name: str, value: str) -> Field:
+    """Make a field of what somebody else has sent: other control characters than CR, LF and NUL are theirs to answer for.
+
+    RFC 9110 section 5.5: invalid, but kept by many; what the gateway and its plugins write themselves goes by :func:`field`.
+
+    :raises ValueError: it cannot stand in a message: a line end or NUL, not latin-1, no token.
+    """
+    key = key_of(name)
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise ValueError(f"a line end or NUL in the value of header {name}")
+    return (key, name, value, f"{name}: {value}\r\n".encode("latin-1"))
 
 
 def check_field(name: str, value: str) -> None:
@@ -153,7 +219,4 @@ def check_field(name: str, value: str) -> None:
 
     :raises ValueError: naming the field, never the value.
     """
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"not a header name: {name!r}")
-    if _BAD_VALUE.search(value):
-        raise ValueError(f"a control or non-latin-1 character in the value of header {name}")
+    field(name, value)

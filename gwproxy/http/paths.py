@@ -7,6 +7,7 @@ an equivalent plain spelling is rewritten to it; what upstreams are known to rea
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from gwproxy.errors import BadRequest
@@ -60,6 +61,16 @@ def split_target(raw: str) -> Target:
     if not authority or "@" in authority:
         raise BadRequest("the target's URL has no host, or has credentials")
     return Target(path or "/", query, authority)
+
+
+@lru_cache(maxsize=4096)
+def read_target(raw: str) -> Target:
+    """Split a request target, and bring its path into the canonical form; popular ones are remembered.
+
+    :raises BadRequest: as :func:`split_target` and :func:`canonical`.
+    """
+    target = split_target(raw)
+    return target if target.path == "*" else Target(canonical(target.path), target.query, target.authority)
 
 
 def canonical(path: str) -> str:

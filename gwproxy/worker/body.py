@@ -11,6 +11,7 @@ from typing import Any
 from gunicorn.http.errors import NoMoreData, ParseException
 
 from gwproxy.errors import BadRequest, ClientGone, GatewayError, RequestTimeout
+from gwproxy.worker.quick import QuickHead
 from gwproxy.worker.reader import ClientReader
 from gwproxy.worker.request import Request
 
@@ -34,7 +35,7 @@ class Body(io.RawIOBase):
     :ivar ended: the whole body has been read.
     """
 
-    def __init__(self, request: Request, reader: ClientReader, send_continue: Callable[[], None]) -> None:
+    def __init__(self, request: Request | QuickHead, reader: ClientReader, send_continue: Callable[[], None]) -> None:
         self._reader = reader
         self._pieces = request.pieces
         self._left = request.length or 0

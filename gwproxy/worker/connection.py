@@ -17,10 +17,12 @@ from gevent.socket import socket as GeventSocket  # noqa: N812 - a class
 
 from gwproxy.errors import ClientGone, HttpError, RequestTimeout
 from gwproxy.settings import Settings
+from gwproxy.stream import stream_of
 from gwproxy.tally import Tally
 from gwproxy.worker import proxy_protocol
 from gwproxy.worker.body import Body
 from gwproxy.worker.environ import request_environ
+from gwproxy.worker.quick import QuickHead, QuickHeads
 from gwproxy.worker.reader import ClientReader
 from gwproxy.worker.refusals import RefusalLog, logger
 from gwproxy.worker.request import ParserLimits, Request, read_request
@@ -38,6 +40,7 @@ class Service:
     """What all connections of a worker share.
 
     :ivar keepalive: seconds a connection may be idle; 0: every response closes its connection.
+    :ivar quick: parses the heads of plain requests; None: gunicorn's parser gets all.
     :ivar tls: None for plain connections.
     :ivar goes_on: whether the worker will serve further requests.
     :ivar count: called once a request.
@@ -47,6 +50,7 @@ class Service:
     settings: Settings
     limits: ParserLimits
     keepalive: float
+    quick: QuickHeads | None
     tls: ssl.SSLContext | None
     tls_ragged_eofs: bool
     goes_on: Callable[[], bool]
@@ -62,9 +66,9 @@ class Connection:
     :param peer: the address of the other end, as ``accept`` gave it.
     """
 
-    __slots__ = ("_base", "_body", "_linger", "_peer", "_reader", "_request", "_reset", "_response", "_service", "_sock")
+    __slots__ = ("_base", "_body", "_linger", "_peer", "_reader", "_request", "_reset", "_response", "_service", "_sock", "_stream")
 
-    _request: Request
+    _request: Request | QuickHead
     _response: Response
 
     def __init__(self, service: Service, base: dict[str, Any], sock: Any, peer: object) -> None:
@@ -72,7 +76,8 @@ class Connection:
         self._base = base
         self._sock = sock
         self._peer: tuple[str, int] = (proxy_protocol.plain_address(str(peer[0])), int(peer[1])) if isinstance(peer, tuple) else ("", 0)
-        self._reader = ClientReader(sock, service.settings, service.keepalive or service.settings.header_timeout)
+        self._stream = stream_of(sock)
+        self._reader = ClientReader(self._stream, service.settings, service.keepalive or service.settings.header_timeout)
         self._body: Body | None = None
         self._linger = self._reset = False
 
@@ -91,7 +96,7 @@ class Connection:
         try:
             if self._open():
                 while self._serve_one():
-                    if self._reader.pending:
+                    if self._reader.held:
                         gevent.sleep(0)  # a client that pipelines must not keep all others waiting
         except (OSError, ClientGone) as error:
             logger.debug("connection_lost client=%s reason=%s", self._peer[0], type(error).__name__)
@@ -135,10 +140,12 @@ class Connection:
         self._reader.idle_since = None
         try:
             with gevent.Timeout(max(deadline - monotonic(), 0.001), TimeoutError):
-                self._sock = self._reader.sock = context.wrap_socket(
+                self._stream.close()
+                self._sock = context.wrap_socket(
                     self._sock, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=self._service.tls_ragged_eofs
                 )
                 self._sock.do_handshake()
+            self._stream = self._reader.stream = stream_of(self._sock)
         except OSError as error:
             logger.debug("handshake_failed client=%s reason=%s", self._peer[0], type(error).__name__)
             return False
@@ -149,7 +156,7 @@ class Connection:
     def _serve_one(self) -> bool:
         """Serve the next request; False: the connection ends."""
         try:
-            request = read_request(self._service.limits, self._reader, self._peer)
+            request = self._next_head()
         except TimeoutError:
             if self._reader.begun:
                 self._refuse_head(RequestTimeout("head"))
@@ -165,8 +172,23 @@ class Connection:
         self._request = request
         self._body = None if request.length == 0 else Body(request, self._reader, self._send_continue)
         self._response = Response(self._send, head_only=request.method == "HEAD", http11=request.http11, may_keep=self._may_keep)
-        self._answer(request_environ(self._base, request, self._body))
+        self._answer(request_environ(self._base, request, self._body, self._response.start_checked))
         return self._end_exchange()
+
+    def _next_head(self) -> Request | QuickHead | None:
+        """Read the next request's head; None if the client sends no other. Raises as :func:`read_request`."""
+        service, reader = self._service, self._reader
+        reader.expect_head()
+        if service.quick is not None:
+            held = reader.held or reader.chunk()
+            reader.held = held
+            if not held:
+                return None
+            end = held.find(b"\r\n\r\n")
+            if end > 0 and (head := service.quick.parse(held, end)) is not None:
+                reader.held = held[end + 4 :]
+                return head
+        return read_request(service.limits, reader, self._peer)
 
     def _refuse_head(self, error: HttpError) -> None:
         self._service.tally.add("heads_refused", str(error.status))
@@ -204,7 +226,7 @@ class Connection:
             return False
         if response.keep and (body is None or body.drain()):
             return True
-        self._linger = (body is not None and not body.ended) or self._reader.pending > 0
+        self._linger = (body is not None and not body.ended) or bool(self._reader.held)
         return False
 
     def _may_keep(self) -> bool:
@@ -245,6 +267,7 @@ class Connection:
         if not self._may_refuse():
             raise RuntimeError("the response has begun")
         self._response.detached = True
+        self._stream.close()
         self._sock.settimeout(None)
         return self._sock, self._reader.take_buffered()
 
@@ -259,14 +282,13 @@ class Connection:
 
         :raises ClientGone: the connection is broken, or the client read nothing for ``write_timeout`` seconds.
         """
-        sock = self._sock
-        sock.settimeout(self._service.settings.write_timeout)
+        stream, patience = self._stream, self._service.settings.write_timeout
         try:
-            sent = sock.send(data)
+            sent = stream.send(data, monotonic() + patience)
             if sent < len(data):
                 rest = memoryview(data)[sent:]
                 while rest:
-                    rest = rest[sock.send(rest) :]
+                    rest = rest[stream.send(rest, monotonic() + patience) :]
         except TimeoutError:
             self._reset = True  # else the kernel keeps megabytes for a client that does not read
             raise ClientGone("write timeout") from None
@@ -274,6 +296,7 @@ class Connection:
             raise ClientGone(type(error).__name__) from None
 
     def _close(self) -> None:
+        self._stream.close()
         with contextlib.suppress(OSError):
             if self._reset:
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -3,7 +3,8 @@
 Beside the keys of PEP 3333, and ``RAW_URI`` (the target as sent):
 
 ==========================  ==========================================================================================
-``gwproxy.headers``         ``[(name, value)]`` as sent: order, case, repetitions; latin-1
+``gwproxy.fields``          the header's :data:`entries <gwproxy.http.forwarding.Entry>`: order, case, repetitions as sent
+``gwproxy.start_response``  as ``start_response``, for a status as a number and :class:`~gwproxy.http.headers.Headers`
 ``gwproxy.headers_dropped`` how many header lines were dropped for a ``_`` in their name; absent if none
 ``gwproxy.started``         when the head was complete, by :func:`time.monotonic`
 ``gwproxy.socket``          the client's socket; ``gunicorn.socket`` is the same
@@ -17,13 +18,16 @@ Beside the keys of PEP 3333, and ``RAW_URI`` (the target as sent):
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from gunicorn.http.wsgi import base_environ
 from gunicorn.util import unquote_to_wsgi_str
 
+from gwproxy.http.headers import Headers
 from gwproxy.worker.body import Body
+from gwproxy.worker.quick import QuickHead
 from gwproxy.worker.request import Request
 
 
@@ -43,16 +47,19 @@ def listener_environ(cfg: Any, address: object) -> dict[str, Any]:
     }
 
 
-def request_environ(base: dict[str, Any], request: Request, body: Body | None) -> dict[str, Any]:
+def request_environ(
+    base: dict[str, Any], request: Request | QuickHead, body: Body | None, start: Callable[[int, Headers], None]
+) -> dict[str, Any]:
     """Return the environment of one request, on top of ``base``, which holds what the connection knows."""
     environ = base | request.folded
     environ["REQUEST_METHOD"] = request.method
     environ["RAW_URI"] = request.uri
-    environ["PATH_INFO"] = unquote_to_wsgi_str(request.path)
+    environ["PATH_INFO"] = unquote_to_wsgi_str(request.path) if "%" in request.path else request.path
     environ["QUERY_STRING"] = request.query
     environ["SERVER_PROTOCOL"] = "HTTP/1.1" if request.http11 else "HTTP/1.0"
     environ["wsgi.input"] = io.BytesIO() if body is None else body
-    environ["gwproxy.headers"] = request.pairs
+    environ["gwproxy.fields"] = request.entries
+    environ["gwproxy.start_response"] = start
     environ["gwproxy.started"] = monotonic()
     if request.dropped:
         environ["gwproxy.headers_dropped"] = request.dropped

@@ -13,7 +13,7 @@ from functools import lru_cache
 from gwproxy.errors import BadRequest, HttpError
 
 # RFC 3986 section 3.2.2, without what no name on a network has: no user, no list, no escapes.
-_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 
 # A second line of these would let two readers of one request see different ones.
 _SINGLE = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_AUTHORIZATION", "HTTP_HOST", "HTTP_ORIGIN"})
@@ -53,7 +53,7 @@ def check(folded: Mapping[str, str], *, http11: bool) -> None:
     if host is None:
         if http11:
             raise BadRequest("no Host")
-    elif not _HOST.fullmatch(host):
+    elif not HOST.fullmatch(host):
         raise BadRequest("Host is none")
     origin = folded.get("HTTP_ORIGIN")
     if origin is not None and ("," in origin or " " in origin):

@@ -2,55 +2,91 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from select import POLLIN
 from time import monotonic
-from typing import Any
 
 from gevent.select import poll
-from gunicorn.http.unreader import SocketUnreader
 
 from gwproxy.settings import Settings
+from gwproxy.stream import Stream
 
 _SMALL = 8 * 1024
 _LARGE = 1024 * 1024
 
 
-class ClientReader(SocketUnreader):  # type: ignore[misc]
-    """Reads from one connection, buffers what was read too far, and bounds each wait by what is waited for.
+class ClientReader:
+    """Reads from one connection, keeps what was read too far, and bounds each wait by what is waited for.
 
     Between requests a client may be idle for ``keepalive`` seconds; from its first byte a head may take
     ``header_timeout`` seconds in all; a body may pause for ``body_timeout`` seconds, and beyond that many seconds of
     waiting must average ``body_rate`` bytes a second. Time in which nobody reads is not counted against the client.
+    Gunicorn's parsers take it for one of their unreaders.
 
+    :ivar held: what was read but not used: pipelined requests, or a body that came with its head.
     :ivar begun: whether a part of the head that is read has come.
     :ivar idle_since: when the connection became idle (:func:`time.monotonic`); None while a request is under way.
     """
 
-    def __init__(self, sock: Any, settings: Settings, keepalive: float) -> None:
-        super().__init__(sock)
+    __slots__ = (
+        "_deadline",
+        "_keepalive",
+        "_meanwhile",
+        "_other",
+        "_received",
+        "_settings",
+        "_until",
+        "_waited",
+        "begun",
+        "held",
+        "idle_since",
+        "stream",
+    )
+
+    def __init__(self, stream: Stream, settings: Settings, keepalive: float) -> None:
+        self.stream = stream
         self._settings = settings
         self._keepalive = keepalive
         self._deadline: float | None = None  # None: a body is read
         self._waited = 0.0
         self._received = 0
+        self.held = b""
         self._other = -1
         self._meanwhile: Callable[[], None] | None = None
         self._until: float | None = None
         self.begun = False
         self.idle_since: float | None = monotonic()
 
-    @property
-    def pending(self) -> int:
-        """How many bytes were read but not used: pipelined requests, or a body that came with its head."""
-        return len(self.buf.getbuffer())
+    def read(self, size: int | None = None, read_ahead: int | None = None) -> bytes:
+        """Return exactly ``size`` bytes, fewer at the end of the connection; None: what is held, else what comes next.
+
+        :param read_ahead: how many bytes may be received at once for somebody who needs more than the next piece.
+        """
+        if size is None or size < 0:
+            data, self.held = self.held, b""
+            return data or self.chunk(read_ahead)
+        while len(self.held) < size:
+            more = self.chunk(max(size, read_ahead or 0) - len(self.held))
+            if not more:
+                break
+            self.held += more
+        data, self.held = self.held[:size], self.held[size:]
+        return data
+
+    def unread(self, data: bytes) -> None:
+        """Put ``data`` back: it is read next."""
+        self.held = bytes(data) + self.held
+
+    def take_buffered(self) -> bytes:
+        """Return what is held, without waiting."""
+        data, self.held = self.held, b""
+        return data
 
     def expect_head(self) -> None:
         """From here on, a head is read."""
         now = monotonic()
-        self.begun = self.pending > 0
+        self.begun = bool(self.held)
         self.idle_since = None if self.begun else now
         self._deadline = now + (self._settings.header_timeout if self.begun else self._keepalive)
 
@@ -86,11 +122,9 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
         return self._body_chunk(size) if self._deadline is None else self._timed_chunk(size, self._deadline)
 
     def _timed_chunk(self, size: int, deadline: float) -> bytes:
-        left = deadline - monotonic()
-        if left <= 0:
+        if self.begun and monotonic() >= deadline:  # what trickles fast enough to be here always is late all the same
             raise TimeoutError
-        self.sock.settimeout(left)
-        data: bytes = self.sock.recv(size)
+        data = self.stream.receive(size, deadline, awaited=not self.begun)
         if not self.begun:
             self.begun = True
             self.idle_since = None
@@ -100,8 +134,7 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
     def _body_chunk(self, size: int) -> bytes:
         began = monotonic()
         if self._meanwhile is None:
-            self.sock.settimeout(self._settings.body_timeout)
-            data: bytes = self.sock.recv(size)
+            data = self.stream.receive(size, began + self._settings.body_timeout)
         else:
             until = began + self._settings.body_timeout
             data = self._watchful_chunk(size, until if self._until is None else min(until, self._until), self._meanwhile)
@@ -112,19 +145,15 @@ class ClientReader(SocketUnreader):  # type: ignore[misc]
         return data
 
     def _watchful_chunk(self, size: int, until: float, meanwhile: Callable[[], None]) -> bytes:
-        self.sock.settimeout(0.0)
-        waiter = None
-        while True:
-            try:
-                data: bytes = self.sock.recv(size)
-                return data
-            except (BlockingIOError, ssl.SSLWantReadError):
-                left = until - monotonic()
+        stream, waiter = self.stream, None
+        while (data := stream.receive_now(size)) is None:
+            left = until - monotonic()
             if left <= 0:
                 raise TimeoutError
             if waiter is None:  # not select(): it knows 1,024 descriptors
                 waiter = poll()
-                waiter.register(self.sock.fileno(), POLLIN)
+                waiter.register(stream.fileno(), POLLIN)
                 waiter.register(self._other, POLLIN)
             if any(fileno == self._other for fileno, _ in waiter.poll(left * 1000)):
                 meanwhile()
+        return data

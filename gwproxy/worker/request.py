@@ -19,6 +19,7 @@ from gunicorn.http.errors import (
 )
 
 from gwproxy.errors import BadRequest, HttpError
+from gwproxy.http.forwarding import Entry, entries_of
 from gwproxy.worker.fields import check, fold, wants_close
 from gwproxy.worker.reader import ClientReader
 
@@ -88,7 +89,7 @@ class Request(message.Request):  # type: ignore[misc]
     :ivar method: upper-case.
     :ivar uri: the target as sent.
     :ivar path: of the target, still escaped; :attr:`query` likewise.
-    :ivar pairs: ``(name, value)`` in order, with repetitions and case as sent, latin-1; none with a ``_`` in its name.
+    :ivar entries: its fields in order, with repetitions and case as sent, latin-1; none with a ``_`` in its name.
     :ivar folded: the same as WSGI variables.
     :ivar dropped: how many header lines had a ``_`` in their name.
     :ivar http11: whether the client speaks HTTP/1.1 (or a later 1.x); else it is HTTP/1.0.
@@ -105,7 +106,8 @@ class Request(message.Request):  # type: ignore[misc]
 
     def __init__(self, limits: ParserLimits, reader: ClientReader, peer: object) -> None:
         # Before the parser runs, which is in the constructor.
-        self.pairs: list[tuple[str, str]] = []
+        self._pairs: list[tuple[str, str]] = []
+        self.entries: list[Entry] = []
         self.folded: dict[str, str] = {}
         self.dropped = 0
         super().__init__(limits, reader, peer)
@@ -128,13 +130,13 @@ class Request(message.Request):  # type: ignore[misc]
                 if "_" in name:
                     self.dropped += 1
                 else:
-                    self.pairs.append((name, value.strip(" \t")))
+                    self._pairs.append((name, value.strip(" \t")))
         return validated
 
     def set_body_reader(self) -> None:
         """Let gunicorn decide on the framing, then apply the rules of :mod:`~gwproxy.worker.fields`."""
         super().set_body_reader()
-        self.folded = fold(self.pairs)
+        self.folded = fold(self._pairs)
         self.http11 = self.version >= (1, 1)
         check(self.folded, http11=self.http11)
         self.close = self.method in ("CONNECT", "TRACE") or wants_close(self.folded, http11=self.http11)
@@ -147,6 +149,10 @@ class Request(message.Request):  # type: ignore[misc]
                 raise BadRequest("Content-Length")
             if "CONTENT_LENGTH" in self.folded:
                 self.folded["CONTENT_LENGTH"] = str(self.length)  # 003 is 3
+        try:
+            self.entries = entries_of(self._pairs)
+        except ValueError:
+            raise BadRequest("a control character in a field") from None
 
 
 def read_request(limits: ParserLimits, reader: ClientReader, peer: object) -> Request | None:
@@ -156,7 +162,6 @@ def read_request(limits: ParserLimits, reader: ClientReader, peer: object) -> Re
     :raises OSError: the connection broke, or ended within a head.
     :raises HttpError: it is malformed, ambiguous or too large. The detail names the rule, never what was sent.
     """
-    reader.expect_head()
     try:
         return Request(limits, reader, peer)
     except StopIteration:

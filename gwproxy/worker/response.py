@@ -9,36 +9,39 @@ from email.utils import formatdate
 from functools import lru_cache
 from http.client import responses
 from types import TracebackType
-from typing import Literal
 
 from gwproxy.errors import TEXTS
+from gwproxy.http.headers import Field, Headers, field
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-Kind = Literal["plain", "date", "length", "connection", "hop"]
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\r\n")
 _HOP = frozenset({"keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"})  # RFC 9110 section 7.6.1
+_SPECIAL = _HOP | {"connection", "content-length", "date"}
+_UNUSUAL = _HOP | {"connection"}
+_BODYLESS = frozenset((204, 304))
+_STATUS = re.compile(r"([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 
 
-@lru_cache(maxsize=1024)
-def _kind(name: str) -> Kind:
-    """Classify a response header.
+@lru_cache(maxsize=256)
+def _status_line(status: str) -> tuple[bytes, int]:
+    """Return the line of a WSGI status, and its number.
 
-    :raises ValueError: that is no name.
+    :raises ValueError: it is none.
     """
-    if not _TOKEN.fullmatch(name):
-        raise ValueError(f"not a header name: {name!r}")
-    key = name.lower()
-    if key in _HOP:
-        return "hop"
-    kinds: dict[str, Kind] = {"date": "date", "content-length": "length", "connection": "connection"}
-    return kinds.get(key, "plain")
+    match = _STATUS.fullmatch(status)
+    if match is None:
+        raise ValueError("not a status line")
+    return f"HTTP/1.1 {status if len(status) > 3 else status + ' '}\r\n".encode("latin-1"), int(match[1])
+
+
+@lru_cache(maxsize=512)
+def _known_status(status: int) -> tuple[bytes, int]:
+    return _status_line(f"{status} {responses.get(status, 'Unknown')}")
 
 
 @lru_cache(maxsize=1)
-def _date(second: int) -> str:
-    return formatdate(second, usegmt=True)
+def _date(second: int) -> bytes:
+    return f"Date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
 def refusal(status: int, headers: Sequence[tuple[str, str]] = (), *, bodyless: bool = False) -> bytes:
@@ -54,7 +57,7 @@ def refusal(status: int, headers: Sequence[tuple[str, str]] = (), *, bodyless: b
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
         *(f"{name}: {value}" for name, value in headers),
-        f"Date: {_date(int(time.time()))}",
+        _date(int(time.time())).decode()[:-2],
         "Connection: close",
     ]
     return ("\r\n".join(lines) + "\r\n\r\n" + ("" if bodyless else body)).encode("latin-1")
@@ -64,8 +67,9 @@ class Response:
     """Writes one response; the ``start_response`` of PEP 3333 is :meth:`start`.
 
     The head leaves with the first piece of the body in one send, or alone when the app yields an empty piece first.
-    Every later piece leaves at once. ``Content-Length`` is the app's word and is held to; without one, HTTP/1.1 clients
-    get chunks and others a connection that is closed at the end.
+    Every later piece leaves at once. An iterable may say by ``whole`` that it is one piece, and is told by ``sent(size)``.
+    ``Content-Length`` is the app's word and is held to; without one, HTTP/1.1 clients get chunks and others a connection
+    that is closed at the end.
 
     :param send: sends bytes to the client.
     :param head_only: the request was HEAD.
@@ -83,6 +87,7 @@ class Response:
     __slots__ = (
         "_bodyless",
         "_chunked",
+        "_fields",
         "_head_only",
         "_headers",
         "_http11",
@@ -103,8 +108,9 @@ class Response:
         self._head_only = head_only
         self._http11 = http11
         self._may_keep = may_keep
-        self._status = ""
-        self._headers: Sequence[tuple[str, str]] = ()
+        self._status: tuple[bytes, int] | None = None
+        self._fields: Sequence[Field] = ()
+        self._headers: Headers | None = None
         self._bodyless = self._chunked = False
         self._length: int | None = None
         self._sent = 0
@@ -115,14 +121,20 @@ class Response:
         """Take status and headers; nothing is sent yet.
 
         :raises RuntimeError: it was called before, and not with ``exc_info``.
+        :raises ValueError: one of them cannot stand in a response: a line end, another control character, one beyond
+            latin-1 (H15).
         """
         if exc_info is not None and exc_info[1] is not None:
             if self.begun:
                 raise exc_info[1].with_traceback(exc_info[2])
-        elif self._status:
+        elif self._status is not None:
             raise RuntimeError("start_response was called twice")
-        self._status, self._headers = status, headers
+        self._status, self._fields = _status_line(status), [field(name, value) for name, value in headers]
         return self.write
+
+    def start_checked(self, status: int, headers: Headers) -> None:
+        """As :meth:`start`, with fields that were checked when they were made."""
+        self._status, self._fields, self._headers = _known_status(status), headers.fields(), headers
 
     def pump(self, chunks: Iterable[bytes]) -> None:
         """Write every chunk as it comes, and the end.
@@ -133,6 +145,16 @@ class Response:
         if type(chunks) is list and len(chunks) == 1 and not self.begun and not self.detached:
             self._begin(chunks[0], ended=True)
             self.complete = True
+            return
+        whole: bytes | None = getattr(chunks, "whole", None)
+        if whole is not None and not self.begun and not self.detached:
+            head = self._plain_head(len(whole)) or self._head(len(whole))
+            self.begun = True
+            if self._bodyless:
+                whole = b""
+            self._send(head + whole if whole else head)
+            self.complete = True
+            chunks.sent(len(whole))  # type: ignore[attr-defined]  # who has the one has the other
             return
         for chunk in chunks:
             self.write(chunk)
@@ -175,62 +197,83 @@ class Response:
             return data[: self._length - self._sent]
         return data
 
+    def _plain_head(self, whole: int) -> bytes:
+        """Return the head of a whole response of which nothing has to be looked at line by line; empty if there is.
+
+        PERF: 3 us less than :meth:`_head`, and most responses are such.
+        """
+        headers, status = self._headers, self._status
+        if headers is None or status is None or self._head_only:
+            return b""
+        index, (line, code) = headers.index(), status
+        # As many names as lines: none is there twice, Content-Length above all.
+        if len(index) != len(headers) or not _UNUSUAL.isdisjoint(index) or code < 200 or code in _BODYLESS:
+            return b""
+        if index.get("content-length") != str(whole):
+            return b""
+        parts = headers.lines()
+        if "date" not in index:
+            parts.append(_date(int(time.time())))
+        self._length = whole
+        self.keep = self._may_keep()
+        if not self.keep:
+            parts.append(b"Connection: close\r\n")
+        elif not self._http11:
+            parts.append(b"Connection: keep-alive\r\n")
+        return b"%b%b\r\n" % (line, b"".join(parts))
+
     def _head(self, whole: int | None) -> bytes:
         """Return the head, and decide on the framing.
 
         :param whole: the length of the body, if it is all there.
         """
-        status, code = self._checked_status()
-        lines = ["HTTP/1.1 " + status]
+        if self._status is None:
+            raise RuntimeError("the app did not call start_response")
+        line, code = self._status
+        parts = [line]
         dated = False
         closing = code < 200
         lengthless = code == 204 or closing
         self._bodyless = self._head_only or lengthless or code == 304
         declared: int | None = None
-        for name, value in self._headers:
-            kind = _kind(name)
-            if kind == "length":
-                declared = _declared(value, declared)
-                if lengthless:
-                    continue
-            elif kind == "connection":
-                closing = closing or "close" in value.lower()
-                continue
-            elif kind == "hop":
-                continue
-            elif kind == "date":
+        for one in self._fields:
+            key = one[0]
+            if key not in _SPECIAL:
+                parts.append(one[3])
+            elif key == "content-length":
+                declared = _declared(one[2], declared)
+                if not lengthless:
+                    parts.append(one[3])
+            elif key == "date":
                 dated = True
-            lines.append(f"{name}: {value}")
-        if not self._bodyless:
-            self._set_framing(declared, whole, lines)
+                parts.append(one[3])
+            elif key == "connection":
+                closing = closing or "close" in one[2].lower()
+        if whole is not None and declared == whole:
+            self._length = whole
+        elif not self._bodyless:
+            self._set_framing(declared, whole, parts)
         if not dated:
-            lines.append("Date: " + _date(int(time.time())))
+            parts.append(_date(int(time.time())))
         self.keep = self.framed and not closing and self._may_keep()
         if not self.keep:
-            lines.append("Connection: close")
+            parts.append(b"Connection: close\r\n")
         elif not self._http11:
-            lines.append("Connection: keep-alive")
-        return _encode(lines)
+            parts.append(b"Connection: keep-alive\r\n")
+        parts.append(b"\r\n")
+        return b"".join(parts)
 
-    def _checked_status(self) -> tuple[str, int]:
-        status = self._status
-        if not status:
-            raise RuntimeError("the app did not call start_response")
-        if not re.match(r"[1-9][0-9]{2}(?: |$)", status):
-            raise ValueError("not a status line")
-        return (status if len(status) > 3 else status + " "), int(status[:3])
-
-    def _set_framing(self, declared: int | None, whole: int | None, lines: list[str]) -> None:
+    def _set_framing(self, declared: int | None, whole: int | None, parts: list[bytes]) -> None:
         self._length = declared
         if declared is not None:
             if whole is not None and whole != declared:
                 raise ValueError(f"the body has {whole} bytes, {declared} are declared")
         elif whole is not None:
             self._length = whole
-            lines.append(f"Content-Length: {whole}")
+            parts.append(b"Content-Length: %d\r\n" % whole)
         elif self._http11:
             self._chunked = True
-            lines.append("Transfer-Encoding: chunked")
+            parts.append(b"Transfer-Encoding: chunked\r\n")
         else:
             self.framed = False
 
@@ -239,19 +282,3 @@ def _declared(value: str, before: int | None) -> int:
     if not (value.isascii() and value.isdigit()) or (before is not None and before != int(value)):
         raise ValueError("not a Content-Length")
     return int(value)
-
-
-def _encode(lines: list[str]) -> bytes:
-    """Join the lines of a head.
-
-    :raises ValueError: one of them holds a line end, another control character, or one beyond latin-1 (H15).
-    """
-    text = "\r\n".join(lines)
-    breaks = len(lines) - 1
-    try:
-        head = text.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError("a character beyond latin-1 in a header") from None
-    if head.count(b"\n") != breaks or head.count(b"\r") != breaks or len(head.translate(None, _CONTROLS)) != len(head):
-        raise ValueError("a control character in a header")
-    return head + b"\r\n\r\n"

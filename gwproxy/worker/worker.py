@@ -24,6 +24,7 @@ from gwproxy.worker.connection import Connection, Service
 from gwproxy.worker.environ import listener_environ
 from gwproxy.worker.files import raise_file_limit
 from gwproxy.worker.memory import MemoryLimit
+from gwproxy.worker.quick import QuickHeads
 from gwproxy.worker.refusals import logger
 from gwproxy.worker.request import ParserLimits
 from gwproxy.worker.slots import Slots
@@ -165,10 +166,13 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
 
     def _listen(self, settings: Settings, tally: Tally) -> list[StreamServer]:
         tally.watch("connections", lambda: len(self._slots.connections))
+        limits = ParserLimits.from_config(self.cfg)
+        quick = QuickHeads(limits.limit_request_line, limits.limit_request_fields, limits.limit_request_field_size)
         service = Service(
             app=self.wsgi,
             settings=settings,
-            limits=ParserLimits.from_config(self.cfg),
+            limits=limits,
+            quick=quick if settings.http_parser == "quick" else None,
             keepalive=self.cfg.keepalive,
             tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
             tls_ragged_eofs=self.cfg.suppress_ragged_eofs,

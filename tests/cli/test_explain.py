@@ -243,7 +243,7 @@ def test_stdin(cli) -> None:
 )
 def test_a_url_becomes_the_request_that_a_client_would_send(url: str, target: str, host: str, scheme: str) -> None:
     environ = environ_of("GET", url, [])
-    assert (environ["RAW_URI"], environ["gwproxy.headers"], environ["wsgi.url_scheme"]) == (target, [("Host", host)], scheme)
+    assert (environ["RAW_URI"], environ["gwproxy.fields"][0][0][2], environ["wsgi.url_scheme"]) == (target, host, scheme)
 
 
 def test_the_environ_is_read_as_a_request_without_a_body() -> None:

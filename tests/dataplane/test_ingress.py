@@ -10,6 +10,7 @@ import pytest
 
 from gwproxy.dataplane.ingress import Ingress
 from gwproxy.errors import HttpError
+from gwproxy.http.forwarding import entries_of
 
 
 def environ(target: str = "/", fields: list[tuple[str, str]] | None = None, **more: Any) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def environ(target: str = "/", fields: list[tuple[str, str]] | None = None, **mo
         "SERVER_PROTOCOL": "HTTP/1.1",
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(b""),
-        "gwproxy.headers": fields if fields is not None else [("Host", "api.example.com")],
+        "gwproxy.fields": entries_of(fields if fields is not None else [("Host", "api.example.com")]),
         **more,
     }
 
@@ -113,7 +114,7 @@ def test_the_body_is_declared_chunked_or_none() -> None:
 
 def test_under_a_server_that_keeps_nothing_raw() -> None:
     plain = environ(HTTP_HOST="h", HTTP_X_A="1", CONTENT_TYPE="text/plain", PATH_INFO="/a b/\xc3\xa9", QUERY_STRING="q=1")
-    del plain["gwproxy.headers"], plain["RAW_URI"]
+    del plain["gwproxy.fields"], plain["RAW_URI"]
     request, _, error = Ingress(()).read(plain)
     assert error is None
     assert (request.path, request.query_string) == ("/a%20b/%C3%A9", "q=1")

@@ -58,7 +58,7 @@ def halved(go: threading.Event, *before: bytes) -> Any:
 
 def until_readable(adapter: GatewayAdapter, upstream: Any) -> None:
     """Wait until what the upstream did to its idle connection has arrived here."""
-    connection = adapter._pools[upstream.origin]._idle[-1]
+    connection = adapter._pools[upstream.origin.name]._idle[-1]
     deadline = time.monotonic() + 5
     while not connection.readable():
         assert time.monotonic() < deadline
@@ -83,7 +83,7 @@ def test_the_connection_used_last_is_used_next(adapter: GatewayAdapter, serve: A
     first.close()
     assert counts(adapter) == [2]
     upstream.wait(accepted=2)
-    assert read(adapter, upstream).fields[0] == ("Half", "1")
+    assert read(adapter, upstream).fields[0][1:3] == ("Half", "1")
 
 
 def test_R14_a_response_that_is_closed_early_takes_its_connection_along(adapter: GatewayAdapter, serve: Any) -> None:
@@ -155,7 +155,7 @@ def test_U19_an_idle_connection_on_which_anything_comes_is_discarded(adapter: Ga
 
     upstream = serve(script, [OK])
     exchange(adapter, upstream).close()
-    if adapter._pools[upstream.origin].idle:  # else it came together with the answer
+    if adapter._pools[upstream.origin.name].idle:  # else it came together with the answer
         until_readable(adapter, upstream)
     assert not read(adapter, upstream).reused
     assert len(upstream.requests) == 2
@@ -202,7 +202,7 @@ def test_an_idle_connection_is_kept_for_idle_timeout(serve: Any) -> None:
     upstream = serve([OK, OK], [OK])
     adapter = GatewayAdapter(idle_timeout=0.05)
     read(adapter, upstream)
-    pool = adapter._pools[upstream.origin]
+    pool = adapter._pools[upstream.origin.name]
     expiry = pool._idle[0].idle_until
     while time.monotonic() <= expiry:
         pass
@@ -217,7 +217,7 @@ def test_a_hint_of_the_upstream_shortens_idle_timeout_only(adapter: GatewayAdapt
     kept = []
     for _ in answers:
         read(adapter, upstream)
-        kept.append(adapter._pools[upstream.origin]._idle[-1].idle_until - time.monotonic())
+        kept.append(adapter._pools[upstream.origin.name]._idle[-1].idle_until - time.monotonic())
     assert 3 < kept[0] <= 4
     assert 58 < kept[1] <= 60
 

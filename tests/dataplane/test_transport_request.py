@@ -224,10 +224,9 @@ def test_R7_a_target_that_is_no_path_is_refused_before_anything_is_sent(session:
 
 def test_H14_a_line_break_in_a_field_is_refused_before_anything_is_sent(session: UpstreamSession, serve: Any) -> None:
     upstream = serve([OK])
-    with pytest.raises(ValueError, match="line break"):
+    with pytest.raises(ValueError, match="header X"):
         session.exchange(request(upstream.origin, fields=[("X", "a\r\nY: b")]))
-    upstream.wait(accepted=1, ended=1)
-    assert upstream.requests == []
+    assert (upstream.accepted, upstream.requests) == (0, [])
 
 
 def test_only_hand_built_requests_are_sent(session: UpstreamSession) -> None:

@@ -125,7 +125,8 @@ def test_R11_interim_answers_are_skipped_however_they_are_cut(session: UpstreamS
 def test_H17_R15_fields_keep_order_case_and_repetition(session: UpstreamSession, serve: Any) -> None:
     head = b"HTTP/1.1 200 OK\r\nset-cookie: a=1\r\nX-B: \xe9\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
     raw = exchange(session, serve([head]))
-    assert raw.fields == [("set-cookie", "a=1"), ("X-B", "\xe9"), ("Set-Cookie", "b=2"), ("Content-Length", "0")]
+    fields = [(name, value) for _, name, value, _ in raw.fields]
+    assert fields == [("set-cookie", "a=1"), ("X-B", "\xe9"), ("Set-Cookie", "b=2"), ("Content-Length", "0")]
 
 
 BODIES = {
@@ -167,7 +168,7 @@ def test_a_body_until_the_end_of_the_connection(session: UpstreamSession, serve:
 
 def test_a_body_that_came_with_the_head_is_whole_at_once(session: UpstreamSession, serve: Any) -> None:
     raw = exchange(session, serve([OK]))
-    assert (raw.whole, raw.complete, list(raw.stream()), raw.whole) == (b"ok", True, [b"ok"], b"")
+    assert (raw.whole, raw.complete, list(raw.stream())) == (b"ok", True, [b"ok"])
 
 
 def test_R10_bytes_are_passed_on_as_they_come_and_never_decoded(session: UpstreamSession, serve: Any) -> None:

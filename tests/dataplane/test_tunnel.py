@@ -45,7 +45,7 @@ class Joined:
             sock.setsockopt(SOL_SOCKET, SO_SNDBUF, 32 * 1024)
             sock.setsockopt(SOL_SOCKET, SO_RCVBUF, 32 * 1024)
         connection = Pool(lambda until: outer, 60).lease(time.monotonic() + 1)
-        made = Head(101, [], None, False, True, None)
+        made = Head(101, [], [], None, False, True, None)
         raw = RawResponse(made, leftover, connection, body=False, reusable=False, read=idle, deadline=None)
         deadline = None if total is None else time.monotonic() + total
         self.tunnel = Tunnel(inner, early, Upgraded(raw, raw.close), idle=idle, deadline=deadline)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gwproxy.http.headers import Headers, check_field
+from gwproxy.http.headers import Headers, carried, check_field, field
 
 _ITEMS = [("X-A", "1"), ("Host", "h"), ("x-a", "2")]
 
@@ -104,7 +104,7 @@ def test_a_copy_shares_nothing() -> None:
 
 
 def test_adopted_items_are_found_like_any() -> None:
-    headers = Headers.adopt([("x-a", "X-A", "1"), ("x-a", "x-a", "2")])
+    headers = Headers.adopt([field("X-A", "1"), field("x-a", "2")])
     assert headers == Headers([("X-A", "1"), ("x-a", "2")])
     assert headers["X-A"] == "1"
 
@@ -180,3 +180,18 @@ def test_reading_agrees_with_the_fields_after_any_changes(steps: list[tuple[str,
         assert headers.getlist(name) == values
         assert headers.get(name) == (values[0] if values else None)
         assert (name in headers) == bool(values)
+
+
+def test_what_others_sent_may_hold_what_we_never_write() -> None:
+    assert Headers([("X-A", "\x1b[0m")])["X-A"] == carried("X-A", "\x1b[0m")[2] == "\x1b[0m"
+    with pytest.raises(ValueError, match="X-A"):
+        field("X-A", "\x1b[0m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("X", "a\r\nY: b"), ("X", "a\nb"), ("X", "a\rb"), ("X", "\0"), ("X\r\nY", "a"), ("X", "\u20ac")]
+)
+def test_H14_H15_no_line_can_be_made_of_what_would_be_two(name: str, value: str) -> None:
+    for make in (field, carried, lambda name, value: Headers([(name, value)])):
+        with pytest.raises(ValueError):  # noqa: PT011 - of several kinds
+            make(name, value)

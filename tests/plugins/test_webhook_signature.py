@@ -214,7 +214,7 @@ BAD: dict[str, tuple[str, Fields]] = {
     "signature-bare": ("standard", [*standard()[:2], ("webhook-signature", standard()[2][1].partition(",")[2])]),
     "signature-other-version": ("standard", [*standard()[:2], ("webhook-signature", standard()[2][1].replace("v1", "v2"))]),
     "signature-latin-1": ("standard", [*standard()[:2], ("webhook-signature", "v1,\xff")]),
-    "signature-unicode": ("standard", [*standard()[:2], ("webhook-signature", "v1,\u2603")]),
+    "signature-unicode": ("standard", [*standard()[:2], ("webhook-signature", "v1,\xe2\x98\x83")]),
     "signatures-many": ("standard", [*standard()[:2], ("webhook-signature", " ".join(["v1,AAAA"] * 20 + [standard()[2][1]]))]),
     "signature-twice": ("github", [github()[0], *github()]),
     "prefix-missing": ("github", [("X-Hub-Signature-256", mac(BODY))]),
@@ -234,11 +234,13 @@ def test_a_malformed_delivery_is_refused(scheme: str, fields: Fields, plugin: We
     assert ended(plugin, config(scheme), request(fields)) == 401
 
 
+LATIN_1 = st.characters(max_codepoint=0xFF, exclude_characters="\r\n\0")
 HEADER_NAMES = ["webhook-id", "webhook-timestamp", "webhook-signature", "X-Hub-Signature-256", "Stripe-Signature", "X-Slack-Signature"]
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(HEADER_NAMES), st.text(max_size=40) | st.just(str(NOW))), max_size=6), st.sampled_from(list(SENDERS))
+    st.lists(st.tuples(st.sampled_from(HEADER_NAMES), st.text(LATIN_1, max_size=40) | st.just(str(NOW))), max_size=6),
+    st.sampled_from(list(SENDERS)),
 )
 def test_R26_no_headers_are_anything_but_a_401(fields: Fields, scheme: str) -> None:
     ctx = request(fields)

@@ -42,7 +42,7 @@ def spelled(answer: str, then: str) -> str:
         return ""
     closing = [] if then == "open" else ["Connection: close"]
     if answer == "ok":
-        return "\n".join(["HTTP/1.1 200 OK", "X-Request-ID: {id}", "Content-Length: 2", "Date: {date}", *closing, "", "ok"])
+        return "\n".join(["HTTP/1.1 200 OK", "Content-Length: 2", "X-Request-ID: {id}", "Date: {date}", *closing, "", "ok"])
     status, by, who = answer.partition(" by ")
     if not by:
         return answer

@@ -87,7 +87,7 @@ def answer(start_response, value, status="200 OK"):
 
 def do_echo(environ, start_response, query):
     shown = {key: value for key, value in environ.items() if isinstance(value, str)}
-    shown["headers"] = environ["gwproxy.headers"]
+    shown["headers"] = [(name, value) for (_, name, value, _), _ in environ["gwproxy.fields"]]
     shown["dropped"] = environ.get("gwproxy.headers_dropped", 0)
     shown["started"] = environ["gwproxy.started"]
     shown["same_socket"] = environ["gwproxy.socket"] is environ["gunicorn.socket"]

@@ -178,21 +178,18 @@ class Head:
         self.pieces = None if length is not None else ChunkedReader(self, reader).parser
 
 
-class Sock:
+class Pieces:
     """Gives one piece a receive, then the end."""
 
     def __init__(self, *pieces):
         self.pieces = list(pieces)
 
-    def settimeout(self, seconds):
-        assert seconds > 0
-
-    def recv(self, size):
+    def receive(self, size, until, *, awaited=False):
         return self.pieces.pop(0) if self.pieces else b""
 
 
 def body_of(length, *pieces):
-    reader = ClientReader(Sock(*pieces), Settings(), 15.0)
+    reader = ClientReader(Pieces(*pieces), Settings(), 15.0)
     return Body(Head(reader, length), reader, lambda: None), reader
 
 
@@ -204,7 +201,7 @@ def test_read_never_returns_the_end_before_the_end():
 
 def test_what_follows_a_body_stays():
     body, reader = body_of(3, b"abcGET")
-    assert (body.read(100), body.ended, reader.pending) == (b"abc", True, 3)
+    assert (body.read(100), body.ended, reader.held) == (b"abc", True, b"GET")
 
 
 def test_read_of_everything():
@@ -233,12 +230,12 @@ def test_a_read_that_was_given_up_is_no_end():
     class Stopped(BaseException):
         """As a budget, or the end of a greenlet."""
 
-    def stop(size):
+    def stop(size, until, *, awaited=False):
         raise Stopped
 
     body, reader = body_of(None, b"3\r\nab")
     assert body.read(10) == b"ab"
-    reader.sock.recv = stop
+    reader.stream.receive = stop
     with pytest.raises(Stopped):
         body.read(10)
     for _ in range(2):

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from gwproxy.settings import Settings
+from gwproxy.stream import stream_of
 from gwproxy.worker.reader import ClientReader
 
 REQUEST = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -118,7 +119,7 @@ def test_B04_a_client_that_does_not_read_is_cut(counted, wait_until):
 
 
 class Clock:
-    """A socket whose pieces take time to come, and a clock that knows."""
+    """A stream whose pieces take time to come, and a clock that knows."""
 
     def __init__(self, *pieces):
         self.now = 100.0
@@ -128,13 +129,12 @@ class Clock:
     def __call__(self):
         return self.now
 
-    def settimeout(self, seconds):
-        self.limits.append(seconds)
-
-    def recv(self, size):
+    def receive(self, size, until, *, awaited=False):
+        limit = until - self.now
+        self.limits.append(limit)
         seconds, data = self.pieces.pop(0)
-        self.now += min(seconds, self.limits[-1])
-        if seconds > self.limits[-1]:
+        self.now += min(seconds, limit)
+        if seconds > limit:
             raise TimeoutError
         return data[:size]
 
@@ -166,7 +166,7 @@ def test_pipelined_bytes_begin_a_head_at_once(timed):
     reader, clock = timed((1.0, b"more"))
     reader.unread(b"GE")
     reader.expect_head()
-    assert (reader.begun, reader.idle_since, reader.pending) == (True, None, 2)
+    assert (reader.begun, reader.idle_since, reader.held) == (True, None, b"GE")
     assert [reader.read(), reader.read()] == [b"GE", b"more"]
     assert clock.limits == [10.0]
 
@@ -222,7 +222,7 @@ def pairs():
 
 def test_a_wait_for_a_body_ends_with_what_another_socket_brings(pairs):
     (client, ours), (other, watched) = pairs
-    reader = ClientReader(ours, Settings(), 15.0)
+    reader = ClientReader(stream_of(ours), Settings(), 15.0)
     reader.expect_body()
     came = []
 
@@ -246,7 +246,7 @@ def test_a_wait_for_a_body_ends_with_what_another_socket_brings(pairs):
 @pytest.mark.parametrize(("body_timeout", "until"), [(0.05, None), (20.0, 0.05), (0.05, 20.0)])
 def test_a_watchful_wait_ends_in_time(pairs, body_timeout, until):
     (_, ours), (_, watched) = pairs
-    reader = ClientReader(ours, Settings(body_timeout=body_timeout), 15.0)
+    reader = ClientReader(stream_of(ours), Settings(body_timeout=body_timeout), 15.0)
     reader.expect_body()
     deadline = None if until is None else time.monotonic() + until
     with reader.watching(watched.fileno(), lambda: None, deadline), pytest.raises(TimeoutError):
