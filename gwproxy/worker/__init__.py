@@ -6,7 +6,8 @@
     connection     one client: request after request, until either side ends it
     proxy_protocol who it is, behind a balancer
     reader         its bytes, every wait bounded
-    request        head: gunicorn's parser, and what a gateway adds to it (fields)
+    quick          head: of plain requests, by lines that are remembered
+    request        head: of all others, by gunicorn's parser and what a gateway adds to it (fields)
     environ        what the app gets
     body           wsgi.input
     response       what the client gets
