@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network
@@ -13,7 +14,7 @@ from gwproxy.http.bodies import NO_BODY, NoBody, RequestBody
 from gwproxy.http.forwarding import Entry, client_address, client_scheme, entries_of, is_trusted, request_id, strip_request
 from gwproxy.http.headers import Headers
 from gwproxy.http.hosts import parse_host
-from gwproxy.http.paths import read_target
+from gwproxy.http.paths import read_target, split_target
 from gwproxy.messages import Request
 
 _REFUSED_METHODS = frozenset(("CONNECT", "TRACE"))
@@ -46,7 +47,9 @@ class Ingress:
         try:
             headers, forwarded, host, upgrade = strip_request(entries)
         except BadRequest as error:
-            return _request(environ, peer, Headers(), _shown(raw)), ident, error
+            request = _request(environ, peer, Headers(), "/")
+            _show(request, raw)
+            return request, ident, error
         request = _request(environ, peer, headers, "/")
         if self._trusted and is_trusted(peer, self._trusted):
             request.forwarded = forwarded
@@ -57,7 +60,7 @@ class Ingress:
         try:
             _fill(request, environ, raw, host, upgrade)
         except HttpError as error:
-            request.path = request.path if request.path != "/" else _shown(raw)
+            _show(request, raw)
             return request, ident, error
         return request, ident, None
 
@@ -133,6 +136,10 @@ def _entries_of(environ: dict[str, Any]) -> list[Entry]:
     return entries_of(fields)
 
 
-def _shown(target: str) -> str:
-    """A refused target in a form that can stand in a log: printable, without what may be a secret."""
-    return _NOT_FOR_LOGS.sub("", target)[:200].encode("unicode_escape").decode("ascii")
+def _show(request: Request, raw: str) -> None:
+    """Give a request that is refused a path and a query for logs, as far as its target was not understood before that."""
+    if request.path != "/":
+        return
+    with contextlib.suppress(BadRequest):
+        request.query_string = split_target(raw).query
+    request.path = _NOT_FOR_LOGS.sub("", raw)[:200].encode("unicode_escape").decode("ascii")  # without what may be a secret

@@ -109,6 +109,11 @@ class QuickHeads:
         self._longest_field = field_size
         self._lines = Lines(field_size)
 
+    def forget(self) -> Lines:
+        """Forget all lines."""
+        self._lines = Lines(self._longest_field)
+        return self._lines
+
     def parse(self, data: bytes, end: int) -> QuickHead | None:
         """Return the head that is ``data`` up to ``end``, where its empty line begins; None: it is not for here."""
         if end > LONGEST_HEAD:
@@ -122,7 +127,7 @@ class QuickHeads:
             return None
         lines = self._lines
         if lines.size > MOST_BYTES:
-            lines = self._lines = Lines(self._longest_field)
+            lines = self.forget()
         # PERF: not a loop: what is in C costs a third.
         judged: list[Any] = list(map(lines.__getitem__, rest))
         if None in judged:

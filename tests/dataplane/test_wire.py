@@ -289,7 +289,7 @@ def test_R46_what_is_remembered_is_bounded_and_means_the_same_again() -> None:
     for number in range(400):
         parsed = parse_head(head("HTTP/1.1 200 OK", f"X: {number}{padding}", "Content-Length: 3", "Connection: close"))
         assert (parsed.length, parsed.reusable, [key for key, *_ in parsed.fields]) == (3, False, ["x", "content-length"])
-        assert wire._memory.lines.size <= wire._MOST_BYTES + wire.MAX_HEAD
+        assert wire.remembered.lines.size <= wire._MOST_BYTES + wire.MAX_HEAD
     for _ in range(2):
         with pytest.raises(Malformed):
             parse_head(head("HTTP/1.1 200 OK", "X : a"))

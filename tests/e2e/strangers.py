@@ -16,8 +16,11 @@ from typing import Literal
 import gevent
 
 from gwproxy import Context, Gateway, Plugin, PluginConfig, Size, hookimpl
+from gwproxy.dataplane.router import Router
 from gwproxy.dataplane.snapshot import Snapshot
 from gwproxy.dataplane.upstreams import LiveUpstream
+from gwproxy.dataplane.wire import remembered
+from gwproxy.worker.quick import QuickHeads
 
 SECRET = "s3cr3t-of-the-plugin"
 
@@ -137,6 +140,16 @@ class Hoard(Plugin):
         self.kept = b"x" * config.size
 
 
+def _forget() -> None:
+    """Empty the caches that fill up and are emptied again: what is in them at a moment is no leak."""
+    remembered.forget()
+    for thing in gc.get_objects():
+        if isinstance(thing, QuickHeads):
+            thing.forget()
+        elif isinstance(thing, Router):
+            thing._popular = {}
+
+
 class Probe(Plugin):
     """Says what only the worker knows of itself, in ``$GW_PROBE_FOLDER/PID.json``, every ``$GW_PROBE_SECONDS``; without these, nothing."""
 
@@ -151,6 +164,7 @@ class Probe(Plugin):
         written = folder / f"{os.getpid()}.json"
         while True:
             time.sleep(seconds)
+            _forget()
             gc.collect()
             # Not those of the hub's threads: there are more or less of them at any time, ten at most.
             kinds = {"greenlets": gevent.Greenlet, "snapshots": Snapshot, "configs": PluginConfig, "upstreams": LiveUpstream}
