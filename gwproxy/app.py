@@ -20,6 +20,7 @@ from gwproxy.dataplane.blocked import LoopWatchdog
 from gwproxy.dataplane.budgets import BudgetWatchdog
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.ingress import Ingress
+from gwproxy.dataplane.requests_transport import RequestsAdapter
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded, switching_head
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import HttpError
@@ -65,6 +66,8 @@ class App:
         settings = self._settings or Settings.from_environment()
         self._ingress = Ingress(settings.trusted_proxies)
         self.gateway.max_in_flight = settings.max_in_flight
+        if settings.transport == "requests":
+            self.upstreams.transport = RequestsAdapter
         self._budgets.start()
         self._loop_watchdog.start()
         self.agent = Agent(settings, self.gateway)

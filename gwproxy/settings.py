@@ -29,6 +29,7 @@ class Settings:
     :ivar env_allow: patterns of the names that a configuration may reference as ``${NAME}``.
     :ivar http_parser: ``quick``: plain requests are parsed by the gateway's own parser, all others by gunicorn's;
         ``python``: all by gunicorn's.
+    :ivar transport: ``gateway``: upstreams are asked by the gateway's own transport; ``requests``: by requests' and urllib3's.
     :ivar header_timeout: seconds a client may take to send a request's head.
     :ivar body_timeout: seconds a client may be silent while it sends a body.
     :ivar body_rate: bytes a second, the least a body must average after the first ``body_timeout`` seconds.
@@ -49,6 +50,7 @@ class Settings:
     env_allow: tuple[str, ...] = ("GW_*", "JWT_SECRET")
     log_level: str = "info"
     http_parser: str = "quick"
+    transport: str = "gateway"
     header_timeout: float = 10.0
     body_timeout: float = 20.0
     body_rate: int = 500
@@ -85,6 +87,7 @@ class Settings:
             env_allow=tuple(p.strip() for p in (read.text("ENV_ALLOW") or "GW_*,JWT_SECRET").split(",") if p.strip()),
             log_level=(read.text("LOG_LEVEL") or "info").lower(),
             http_parser=read.choice("HTTP_PARSER", "quick", "python"),
+            transport=read.choice("TRANSPORT", "gateway", "requests"),
             header_timeout=read.seconds("HEADER_TIMEOUT", 10.0),
             body_timeout=read.seconds("BODY_TIMEOUT", 20.0),
             body_rate=int(read.seconds("BODY_RATE", 500)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import requests
@@ -86,6 +86,7 @@ class GatewayAdapter(BaseAdapter):
         self._idle_timeout = idle_timeout
         self._pools: dict[str, Pool] = {}  # by name: a hash that is there already
         self._closed = False
+        self._exchange: Callable[..., RawResponse | WholeResponse] = exchange  # by which one is made on a connection
 
     def send(
         self,
@@ -119,7 +120,7 @@ class GatewayAdapter(BaseAdapter):
         pool = self._pools.get(request.origin.name)
         connection = (pool if pool is not None else self._pool(request.origin)).lease(until)
         try:
-            return exchange(request, connection, keepalive=self._keepalive)
+            return self._exchange(request, connection, keepalive=self._keepalive)
         except BaseException:  # a killed greenlet, too, must not leave an answer for somebody else
             connection.close()
             raise

@@ -35,11 +35,19 @@ class LiveUpstream:
     :ivar places: of its requests. One that is described anew begins with all of them, beside what still runs as before.
     """
 
-    def __init__(self, name: str, described: Upstream, tally: Tally, label: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        described: Upstream,
+        tally: Tally,
+        label: str | None = None,
+        transport: type[GatewayAdapter] = GatewayAdapter,
+    ) -> None:
         """Know it; nothing is opened.
 
         :param tally: where refusals are counted.
         :param label: under which; None: its name.
+        :param transport: what its requests are sent by.
         """
         self.name = name
         self.described = described
@@ -48,7 +56,7 @@ class LiveUpstream:
         self._balance = balancer_for(described, self._weighted or self.targets)
         self.single = self.targets[0] if len(self.targets) == 1 else None
         self.base = self.single.base if self.single else f"{self.targets[0].origin.scheme}://{name}"
-        self._adapter = GatewayAdapter(tls=described.tls, keepalive=described.keepalive)
+        self._adapter = transport(tls=described.tls, keepalive=described.keepalive)
         self.session = UpstreamSession(self._adapter)
         self.exchange = self.session.exchange
         self.retries = described.retries or SAFE
@@ -102,10 +110,12 @@ class Upstreams:
     """All upstreams of this worker, by name and description.
 
     :ivar tally: where they count what they refuse.
+    :ivar transport: what requests are sent by; changing it changes nothing for those that live already.
     """
 
-    def __init__(self, tally: Tally | None = None) -> None:
+    def __init__(self, tally: Tally | None = None, transport: type[GatewayAdapter] = GatewayAdapter) -> None:
         self.tally = tally if tally is not None else Tally()
+        self.transport = transport
         self._live: dict[str, LiveUpstream] = {}
         self._replaced: list[LiveUpstream] = []  # still served by the snapshot before, until :meth:`keep`
         self._direct: dict[str, LiveUpstream] = {}
@@ -116,7 +126,7 @@ class Upstreams:
         if live is None or live.described != described:
             if live is not None:
                 self._replaced.append(live)
-            live = LiveUpstream(name, described, self.tally)
+            live = LiveUpstream(name, described, self.tally, transport=self.transport)
             self._live[name] = live
         return live
 
@@ -132,7 +142,8 @@ class Upstreams:
             while len(self._direct) >= 256:
                 self._direct.pop(next(iter(self._direct))).close()
             described = Upstream(targets=(Target(url=base),), tls=TLS())
-            live = self._direct[base] = LiveUpstream(base, described, self.tally, label="direct")  # a bounded set of labels
+            live = LiveUpstream(base, described, self.tally, label="direct", transport=self.transport)  # a bounded set of labels
+            self._direct[base] = live
         return live
 
     def keep(self, used: Iterable[LiveUpstream]) -> None:

@@ -13,10 +13,16 @@ from tests.wire.cases import FOLDER
 from tests.wire.player import Player
 from tests.wire.upstream import Upstream
 
-#: Every case has to pass with each of these: the variables that choose between parsers and transports of the gateway.
+#: The variables that choose between parsers and transports of the gateway: the corpus has to pass with each.
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "default": {},
+    "python-parser": {"GWPROXY_HTTP_PARSER": "python"},
+    "requests-transport": {"GWPROXY_TRANSPORT": "requests"},
 }
+
+#: Those that differ in what a client sends, and in what an upstream answers: it takes too long to play every case with each of them.
+PARSERS = ("default", "python-parser")
+TRANSPORTS = ("default", "requests-transport")
 
 #: What no gateway may say in its log, whatever clients and upstreams do.
 FAILURES = ("Traceback", "app_failed", "connection_failed", "request_failed", "app_event_failed", "plugin_failed")

@@ -7,14 +7,14 @@ import select
 import pytest
 
 from tests.e2e.raw import RawClient, head
-from tests.wire.conftest import ENVIRONMENTS, StartPlayer
+from tests.wire.conftest import PARSERS, StartPlayer
 
 pytestmark = pytest.mark.e2e
 
 LIVE = "/.well-known/gwproxy/live"
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("environment", PARSERS)
 def test_B05_a_connection_too_many_waits_until_another_ends(player: StartPlayer, environment: str) -> None:
     port = player("single", environment).port
     with RawClient(port) as first, RawClient(port) as second:
