@@ -68,6 +68,7 @@ class App:
         self.gateway.max_in_flight = settings.max_in_flight
         if settings.transport == "requests":
             self.upstreams.transport = RequestsAdapter
+            log.warning("slower_transport transport=requests")  # for those who have forgotten it
         self._budgets.start()
         self._loop_watchdog.start()
         self.agent = Agent(settings, self.gateway)

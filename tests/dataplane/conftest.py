@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from gwproxy.dataplane.transport import Origin
+from gwproxy.dataplane.requests_transport import RequestsAdapter
+from gwproxy.dataplane.transport import GatewayAdapter, Origin
 
 PATIENCE = 5.0  # seconds after which a test that waits has failed
 
@@ -175,6 +176,14 @@ class ScriptedUpstream:
 
 
 Serve = Callable[..., ScriptedUpstream]
+Transport = type[GatewayAdapter]
+
+
+@pytest.fixture(params=[GatewayAdapter, RequestsAdapter], ids=["gateway", "requests"])
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """Each adapter that the setting ``GWPROXY_TRANSPORT`` chooses from; a test that asks for it runs with both."""
+    chosen: Transport = request.param
+    return chosen
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import requests
 from gwproxy.dataplane.session import UpstreamSession
 from gwproxy.dataplane.transport import GatewayAdapter, RawResponse, UpstreamRequest
 from gwproxy.model import Timeouts
+from tests.dataplane.conftest import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture
-def session() -> Iterator[UpstreamSession]:
-    with UpstreamSession(GatewayAdapter()) as made:
+def session(transport: Transport) -> Iterator[UpstreamSession]:
+    with UpstreamSession(transport()) as made:
         yield made
 
 
@@ -145,6 +146,6 @@ def test_closing_the_session_closes_its_connections(serve: Any) -> None:
     assert upstream.accepted == 1
 
 
-def test_an_adapter_cannot_be_pickled() -> None:
+def test_an_adapter_cannot_be_pickled(transport: Transport) -> None:
     with pytest.raises(TypeError, match="sockets"):
-        pickle.dumps(GatewayAdapter())
+        pickle.dumps(transport())

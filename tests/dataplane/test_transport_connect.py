@@ -11,6 +11,7 @@ import pytest
 
 from gwproxy.dataplane.transport import GatewayAdapter, Origin, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
 from gwproxy.model import Timeouts
+from tests.dataplane.conftest import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -127,19 +128,20 @@ def test_origins_read_as_urls() -> None:
     assert [str(Origin("http", "a.example", 80)), str(Origin("https", "::1", 8443))] == ["http://a.example:80", "https://[::1]:8443"]
 
 
-def in_a_worker(code: str) -> str:
+def in_a_worker(code: str, transport: Transport = GatewayAdapter) -> str:
     """Run ``code`` as in a worker, with gevent's sockets; return what it printed."""
     prelude = """
         from gevent import monkey
         monkey.patch_all()
         import socket, ssl, time, gevent, gevent.server
+        from gwproxy.dataplane.requests_transport import RequestsAdapter
         from gwproxy.dataplane.transport import GatewayAdapter, Origin, UpstreamRequest, UpstreamTimedOut
         from gwproxy.model import TLS, Timeouts
-        adapter = GatewayAdapter()
+        adapter = {transport}()
         def get(origin, **timeouts):
             return adapter.send(UpstreamRequest("GET", origin, b"/", [("Host", "a")], timeouts=Timeouts(**timeouts))).raw
     """
-    program = textwrap.dedent(prelude) + textwrap.dedent(code)
+    program = textwrap.dedent(prelude).format(transport=transport.__name__) + textwrap.dedent(code)
     return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
@@ -155,7 +157,7 @@ def test_U01_in_a_worker_a_resolver_that_hangs_is_504_at_the_connect_timeout() -
     assert in_a_worker(code) == "connect True"
 
 
-def test_in_a_worker_exchanges_run_at_once_and_share_connections() -> None:
+def test_in_a_worker_exchanges_run_at_once_and_share_connections(transport: Transport) -> None:
     code = """
         def serve(sock, address):
             while sock.recv(65536):
@@ -177,10 +179,10 @@ def test_in_a_worker_exchanges_run_at_once_and_share_connections() -> None:
             assert time.monotonic() - began < 2
         print(list(adapter.connections())[0][1])
     """
-    assert in_a_worker(code) == "20"
+    assert in_a_worker(code, transport) == "20"
 
 
-def test_R14_in_a_worker_a_killed_exchange_takes_its_connection_along() -> None:
+def test_R14_in_a_worker_a_killed_exchange_takes_its_connection_along(transport: Transport) -> None:
     code = """
         def serve(sock, address):
             sock.recv(65536)
@@ -196,4 +198,4 @@ def test_R14_in_a_worker_a_killed_exchange_takes_its_connection_along() -> None:
         assert over.wait(5)
         print(list(adapter.connections())[0][1])
     """
-    assert in_a_worker("import gevent.event\n" + textwrap.dedent(code)) == "b''\n0"
+    assert in_a_worker("import gevent.event\n" + textwrap.dedent(code), transport) == "b''\n0"

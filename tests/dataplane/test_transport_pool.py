@@ -10,14 +10,15 @@ import pytest
 
 from gwproxy.dataplane.transport import GatewayAdapter, Origin, RawResponse, UpstreamFailed, UpstreamRequest
 from gwproxy.model import Timeouts
+from tests.dataplane.conftest import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PATIENT = Timeouts(connect=5.0, head=5.0, read=5.0)
 
 
 @pytest.fixture
-def adapter() -> Any:
-    made = GatewayAdapter()
+def adapter(transport: Transport) -> Any:
+    made = transport()
     yield made
     made.close()
 
@@ -190,17 +191,17 @@ def test_R16_a_reused_connection_that_dies_after_a_byte_does_not(adapter: Gatewa
     assert not caught.value.reused
 
 
-def test_without_keepalive_every_connection_serves_once_and_the_upstream_is_told(serve: Any) -> None:
+def test_without_keepalive_every_connection_serves_once_and_the_upstream_is_told(transport: Transport, serve: Any) -> None:
     upstream = serve([OK], [OK])
-    adapter = GatewayAdapter(keepalive=False)
+    adapter = transport(keepalive=False)
     assert [read(adapter, upstream).reused for _ in range(2)] == [False, False]
     upstream.wait(accepted=2, ended=2)
     assert upstream.requests == [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"] * 2
 
 
-def test_an_idle_connection_is_kept_for_idle_timeout(serve: Any) -> None:
+def test_an_idle_connection_is_kept_for_idle_timeout(transport: Transport, serve: Any) -> None:
     upstream = serve([OK, OK], [OK])
-    adapter = GatewayAdapter(idle_timeout=0.05)
+    adapter = transport(idle_timeout=0.05)
     read(adapter, upstream)
     pool = adapter._pools[upstream.origin.name]
     expiry = pool._idle[0].idle_until
@@ -232,9 +233,9 @@ def test_S04_prune_closes_what_the_upstream_has_closed_and_keeps_the_rest(adapte
     assert read(adapter, staying).reused
 
 
-def test_no_connection_is_left_of_an_exchange_that_failed(serve: Any) -> None:
+def test_no_connection_is_left_of_an_exchange_that_failed(transport: Transport, serve: Any) -> None:
     upstream = serve([b"garbage\r\n\r\n"], [b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab"], [None])
-    adapter = GatewayAdapter()
+    adapter = transport()
     with pytest.raises(UpstreamFailed):
         exchange(adapter, upstream)
     exchange(adapter, upstream).close()
@@ -248,14 +249,14 @@ def test_no_connection_is_left_of_an_exchange_that_failed(serve: Any) -> None:
     adapter.close()
 
 
-def test_U34_concurrent_exchanges_share_connections_and_keep_apart(serve: Any) -> None:
+def test_U34_concurrent_exchanges_share_connections_and_keep_apart(transport: Transport, serve: Any) -> None:
     def script(peer: Any) -> None:
         while head := peer.request():
             name = head.split()[1]
             peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(name), name))
 
     upstream = serve(*[script] * 50)
-    adapter = GatewayAdapter()
+    adapter = transport()
     wrong: list[bytes] = []
 
     def client(number: int) -> None:
@@ -286,10 +287,10 @@ def test_U35_each_of_many_origins_keeps_its_connection(adapter: GatewayAdapter, 
     assert [upstream.accepted for upstream in upstreams] == [1] * 12
 
 
-def test_a_closed_adapter_closes_connections_at_the_end_of_their_exchange(serve: Any) -> None:
+def test_a_closed_adapter_closes_connections_at_the_end_of_their_exchange(transport: Transport, serve: Any) -> None:
     go = threading.Event()
     upstream = serve(halved(go), [OK], [OK])
-    adapter = GatewayAdapter()
+    adapter = transport()
     running = exchange(adapter, upstream)
     read(adapter, upstream)
     adapter.close()

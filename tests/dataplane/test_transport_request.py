@@ -14,7 +14,6 @@ from gwproxy.dataplane.session import UpstreamSession
 from gwproxy.dataplane.transport import (
     ClientLeft,
     Failure,
-    GatewayAdapter,
     Origin,
     SizedBody,
     UpstreamFailed,
@@ -23,6 +22,7 @@ from gwproxy.dataplane.transport import (
 )
 from gwproxy.errors import RequestTimeout
 from gwproxy.model import Timeouts
+from tests.dataplane.conftest import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 QUICK = Timeouts(connect=1.0, head=2.0, read=2.0)
@@ -34,8 +34,8 @@ def request(origin: Origin, method: str = "GET", target: bytes = b"/", **more: A
 
 
 @pytest.fixture
-def session() -> Iterator[UpstreamSession]:
-    with UpstreamSession(GatewayAdapter()) as made:
+def session(transport: Transport) -> Iterator[UpstreamSession]:
+    with UpstreamSession(transport()) as made:
         yield made
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gwproxy.dataplane.session import UpstreamSession
-from gwproxy.dataplane.transport import ClientLeft, Failure, GatewayAdapter, RawResponse, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
+from gwproxy.dataplane.transport import ClientLeft, Failure, RawResponse, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
 from gwproxy.model import Timeouts
+from tests.dataplane.conftest import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 QUICK = Timeouts(connect=1.0, head=0.3, read=0.3)
@@ -19,8 +20,8 @@ PATIENT = Timeouts(connect=5.0, head=5.0, read=5.0)
 
 
 @pytest.fixture
-def session() -> Iterator[UpstreamSession]:
-    with UpstreamSession(GatewayAdapter()) as made:
+def session(transport: Transport) -> Iterator[UpstreamSession]:
+    with UpstreamSession(transport()) as made:
         yield made
 
 

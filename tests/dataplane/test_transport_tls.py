@@ -11,6 +11,7 @@ import trustme
 from gwproxy.dataplane.connect import client_context
 from gwproxy.dataplane.transport import GatewayAdapter, Origin, UpstreamFailed, UpstreamRequest, UpstreamTimedOut
 from gwproxy.model import TLS, Timeouts
+from tests.dataplane.conftest import Transport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PATIENT = Timeouts(connect=5.0, head=5.0, read=5.0)
@@ -60,9 +61,9 @@ def named(upstream: Any, host: str) -> Origin:
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_verified_connection_is_used_again(serve: Any, authority: Authority, host: str) -> None:
+def test_a_verified_connection_is_used_again(transport: Transport, serve: Any, authority: Authority, host: str) -> None:
     upstream = serve([OK, OK, OK], context=authority.server("localhost", "127.0.0.1"), scheme="https")
-    adapter = GatewayAdapter(tls=TLS(ca=authority.file))
+    adapter = transport(tls=TLS(ca=authority.file))
     assert [get(adapter, named(upstream, host)) for _ in range(3)] == [b"ok"] * 3
     assert upstream.accepted == 1
     adapter.close()
@@ -98,9 +99,9 @@ def refused(adapter: GatewayAdapter, origin: Origin) -> str:
     return str(caught.value)
 
 
-def test_an_unknown_authority_is_refused(serve: Any, authority: Authority) -> None:
+def test_an_unknown_authority_is_refused(transport: Transport, serve: Any, authority: Authority) -> None:
     upstream = serve([OK], context=authority.server("localhost"), scheme="https")
-    assert "certificate verify failed" in refused(GatewayAdapter(), named(upstream, "localhost"))
+    assert "certificate verify failed" in refused(transport(), named(upstream, "localhost"))
     upstream.wait(ended=1)
     assert upstream.requests == []
 
@@ -115,10 +116,10 @@ def test_verify_false_accepts_both(serve: Any, authority: Authority) -> None:
     assert get(GatewayAdapter(tls=TLS(verify=False)), named(upstream, "localhost")) == b"ok"
 
 
-def test_a_client_certificate_is_shown(serve: Any, authority: Authority) -> None:
+def test_a_client_certificate_is_shown(transport: Transport, serve: Any, authority: Authority) -> None:
     cert, key = authority.client()
     upstream = serve([OK], context=authority.server("localhost", asks=True), scheme="https")
-    assert get(GatewayAdapter(tls=TLS(ca=authority.file, cert=cert, key=key)), named(upstream, "localhost")) == b"ok"
+    assert get(transport(tls=TLS(ca=authority.file, cert=cert, key=key)), named(upstream, "localhost")) == b"ok"
 
 
 def test_without_the_client_certificate_that_is_asked_for_it_fails(serve: Any, authority: Authority) -> None:
@@ -129,17 +130,17 @@ def test_without_the_client_certificate_that_is_asked_for_it_fails(serve: Any, a
     assert upstream.requests == []
 
 
-def test_plain_http_behind_https_is_refused(serve: Any) -> None:
+def test_plain_http_behind_https_is_refused(transport: Transport, serve: Any) -> None:
     upstream = serve([b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-    refused_by = GatewayAdapter(tls=TLS(verify=False))
+    refused_by = transport(tls=TLS(verify=False))
     with pytest.raises((UpstreamFailed, UpstreamTimedOut)):
         get(refused_by, named(upstream, "127.0.0.1"), Timeouts(connect=0.3))
 
 
-def test_a_handshake_that_stalls_is_504_at_the_connect_timeout(serve: Any, authority: Authority) -> None:
+def test_a_handshake_that_stalls_is_504_at_the_connect_timeout(transport: Transport, serve: Any, authority: Authority) -> None:
     upstream = serve([])
     with pytest.raises(UpstreamTimedOut) as caught:
-        get(GatewayAdapter(tls=TLS(ca=authority.file)), named(upstream, "127.0.0.1"), Timeouts(connect=0.3))
+        get(transport(tls=TLS(ca=authority.file)), named(upstream, "127.0.0.1"), Timeouts(connect=0.3))
     assert (caught.value.phase, caught.value.sent) == ("connect", False)
     upstream.wait(ended=1)
 
@@ -154,11 +155,11 @@ def test_a_context_can_be_checked_before_it_is_needed(authority: Authority) -> N
         client_context(TLS(cert="/nowhere/cert.pem"))
 
 
-def test_large_bodies_both_ways_over_tls(serve: Any, authority: Authority) -> None:
+def test_large_bodies_both_ways_over_tls(transport: Transport, serve: Any, authority: Authority) -> None:
     size = 1 << 20
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"y" * size
     upstream = serve([answer, OK], context=authority.server("localhost"), scheme="https")
-    adapter = GatewayAdapter(tls=TLS(ca=authority.file))
+    adapter = transport(tls=TLS(ca=authority.file))
     origin = named(upstream, "localhost")
     raw = adapter.send(UpstreamRequest("PUT", origin, b"/", [("Host", "a")], b"x" * size, timeouts=PATIENT)).raw
     assert sum(map(len, raw.stream())) == size
@@ -169,11 +170,11 @@ def test_large_bodies_both_ways_over_tls(serve: Any, authority: Authority) -> No
     adapter.close()
 
 
-def test_U19_stray_bytes_inside_tls_discard_the_connection(serve: Any, authority: Authority) -> None:
+def test_U19_stray_bytes_inside_tls_discard_the_connection(transport: Transport, serve: Any, authority: Authority) -> None:
     upstream = serve(
         [OK + b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"], [OK], context=authority.server("localhost"), scheme="https"
     )
-    adapter = GatewayAdapter(tls=TLS(ca=authority.file))
+    adapter = transport(tls=TLS(ca=authority.file))
     assert [get(adapter, named(upstream, "localhost")) for _ in range(2)] == [b"ok", b"ok"]
     assert upstream.accepted == 2
     adapter.close()
