@@ -147,6 +147,7 @@ class Fuzzed:
                     if number:
                         time.sleep(0.001)
                     sock.sendall(piece)
+            with contextlib.suppress(OSError):  # reset already: that it is not connected is no ConnectionError
                 sock.shutdown(socket.SHUT_WR)
             stream = Stream(lambda: sock.recv(1 << 16))
             answers = []
