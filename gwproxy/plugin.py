@@ -158,11 +158,20 @@ def bind_entry(config: C, entry: Entry) -> C:
 
     The fields are shared, being frozen. What ``config`` has cached is not: it may depend on the entry.
     """
-    bound = config.model_copy()
-    for name in bound.__dict__.keys() - type(bound).model_fields.keys():
-        del bound.__dict__[name]
-    bound._entry = entry
+    kind = type(config)
+    bound = kind.__new__(kind)
+    fields = config.__dict__
+    # PERF: 2 us instead of the 10 of pydantic's copy, which makes a set of its own too.
+    object.__setattr__(bound, "__dict__", {name: fields[name] for name in kind.model_fields if name in fields})
+    object.__setattr__(bound, "__pydantic_fields_set__", config.__pydantic_fields_set__)
+    object.__setattr__(bound, "__pydantic_extra__", config.__pydantic_extra__)
+    object.__setattr__(bound, "__pydantic_private__", {**(config.__pydantic_private__ or {}), "_entry": entry})
     return bound
+
+
+def is_shareable(config: PluginConfig) -> bool:
+    """Whether several entries may have copies of one validated configuration: a plugin keeps nothing private in it."""
+    return type(config).__private_attributes__.keys() == {"_entry"}
 
 
 def secrets_in(value: object) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -16,8 +17,6 @@ from gwproxy.hookspecs import PHASES
 from gwproxy.model import Document, PluginRef, Route
 from gwproxy.plugin import Entry, bind_entry, secrets_in
 from gwproxy.registry import Registry
-
-SLICE = 100  # routes compiled between two pauses: a few milliseconds
 
 #: An entry of a plugin list that takes part: its name and its steps, one for each phase it hooks.
 Compiled = tuple[str, tuple[Step, ...]]
@@ -33,7 +32,7 @@ class _Inherited(NamedTuple):
 class Builder:
     """Builds snapshots for one worker.
 
-    :param pause: called between slices, so that requests are served meanwhile.
+    :param pause: called between any two routes, so that requests are served meanwhile.
     """
 
     def __init__(self, registry: Registry, upstreams: Upstreams, pause: Callable[[], None] = lambda: None) -> None:
@@ -42,6 +41,8 @@ class Builder:
         self._pause = pause
         self._reusable: dict[int, tuple[Route, CompiledRoute]] = {}
         self._globals: tuple[object, ...] = ()
+        self._router_before: Router[CompiledRoute] | None = None
+        self._secrets: dict[int, frozenset[str]] = {}  # of validated configurations, by their identity; while one document is built
 
     def build(self, parsed: Parsed, *, revision: int, digest: str) -> Snapshot:
         """Build a snapshot; nothing that serves is touched.
@@ -49,8 +50,11 @@ class Builder:
         Routes whose description is the same object as last time (the parser reuses those that did not change) are
         reused with their chains, as long as the global plugins are the same too.
         """
-        with uncollected():
-            return self._build(parsed, revision, digest)
+        try:
+            with uncollected():
+                return self._build(parsed, revision, digest)
+        finally:
+            self._secrets = {}
 
     def _build(self, parsed: Parsed, revision: int, digest: str) -> Snapshot:
         document = parsed.document
@@ -60,25 +64,29 @@ class Builder:
         self._globals = described
         inherited = _Inherited(global_steps, global_missing)
         routes: list[CompiledRoute] = []
+        secrets = set(self._secrets_of(document.plugins, parsed, -1))
         for index, route in enumerate(document.routes):
-            if index % SLICE == SLICE - 1:
-                self._pause()
+            self._pause()
             upstream = self._upstream(document, route)
             kept = reusable.get(id(route))
             if kept is not None and kept[0] is route and kept[1].upstream is upstream and kept[1].unavailable is None:
-                routes.append(kept[1])
+                compiled = kept[1]
             else:
-                routes.append(self._compile(route, index, parsed, inherited, upstream))
+                compiled = self._compile(route, index, parsed, inherited, upstream)
+            routes.append(compiled)
+            if compiled.secrets:
+                secrets |= compiled.secrets
+        router = self._router(routes)
         self._reusable = {id(compiled.route): (compiled.route, compiled) for compiled in routes}
         return Snapshot(
             revision=revision,
             digest=digest,
             document=document,
-            router=self._router(routes),
+            router=router,
             routes=tuple(routes),
             consumers=Consumers(document.consumers),
             unmatched=_chain(global_steps),
-            secrets=tuple(sorted(_secrets(global_steps).union(*(compiled.secrets for compiled in routes)), key=len, reverse=True)),
+            secrets=tuple(sorted(secrets, key=len, reverse=True)),
         )
 
     def _compile(self, route: Route, index: int, parsed: Parsed, inherited: _Inherited, upstream: LiveUpstream) -> CompiledRoute:
@@ -88,15 +96,29 @@ class Builder:
         entries = [entry for entry in inherited.entries if entry[0] not in replaced]
         missing += [(name, reason) for name, reason in inherited.missing if name not in replaced]
         why = "; ".join(f"plugin {name}: {reason}" for name, reason in missing) or None
-        return CompiledRoute(route, _chain([*entries, *own]), upstream, why, _secrets(own))
+        return CompiledRoute(route, _chain([*entries, *own]), upstream, why, self._secrets_of(route.plugins, parsed, index))
 
     def _router(self, routes: Sequence[CompiledRoute]) -> Router[CompiledRoute]:
-        building: Iterator[Router[CompiledRoute] | None] = Router.building([(compiled.route, compiled) for compiled in routes])
+        building = Router.building([(compiled.route, compiled) for compiled in routes], self._router_before)
         for router in building:
             if router is not None:
+                self._router_before = router
                 return router
             self._pause()
         raise AssertionError("the router's building ends with the router")
+
+    def _secrets_of(self, refs: Sequence[PluginRef], parsed: Parsed, index: int) -> frozenset[str]:
+        """Return the secrets that the configurations of one list hold; equal ones are looked at once."""
+        found: frozenset[str] = frozenset()
+        for position in range(len(refs)):
+            config = parsed.configs.get((index, position))
+            if config is None:
+                continue
+            secrets = self._secrets.get(id(config))
+            if secrets is None:
+                secrets = self._secrets[id(config)] = frozenset(secrets_in(config))
+            found = found | secrets if found else secrets
+        return found
 
     def _upstream(self, document: Document, route: Route) -> LiveUpstream:
         described = document.upstreams.get(route.upstream)
@@ -138,16 +160,16 @@ class Builder:
         return compiled, missing
 
 
-def _secrets(entries: Sequence[Compiled]) -> frozenset[str]:
-    return frozenset(secret for _, steps in entries for step in steps[:1] for secret in secrets_in(step.config))
-
-
 def _chain(entries: Sequence[Compiled]) -> Chain:
     """Order the steps of all entries by phase and priority; entries of equal priority keep their order."""
-    if not entries:
-        return EMPTY_CHAIN
-    phases: Mapping[str, list[Step]] = {phase: [] for phase in PHASES}
+    phases: dict[str, list[Step]] = {}
     for _, steps in entries:
         for step in steps:
-            phases[step.phase].append(step)
-    return MappingProxyType({phase: tuple(sorted(steps, key=lambda step: step.priority)) for phase, steps in phases.items()})
+            phases.setdefault(step.phase, []).append(step)
+    if not phases:
+        return EMPTY_CHAIN
+    ordered = {phase: tuple(sorted(steps, key=_priority) if len(steps) > 1 else steps) for phase, steps in phases.items()}
+    return MappingProxyType({phase: ordered.get(phase, ()) for phase in PHASES})
+
+
+_priority = attrgetter("priority")

@@ -8,6 +8,7 @@ from typing import Any
 from gwproxy.controlplane.masking import shown
 from gwproxy.controlplane.places import Path, path_text
 from gwproxy.controlplane.report import Report, did_you_mean
+from gwproxy.controlplane.text import nothing
 from gwproxy.controlplane.urls import is_url, url_problem
 from gwproxy.dataplane.patterns import compile_host, compile_pattern, match_key
 from gwproxy.http.headers import check_field
@@ -46,8 +47,12 @@ def check_route(route: Route, index: int, report: Report) -> Hashable:
         _complain(compile_pattern, route.path, (*path, "path"), report)
         for position, host in enumerate(route.hosts):
             _complain(compile_host, host, (*path, "hosts", position), report)
-    _unique(route.methods, lambda i: (*path, "methods", i), "method", report)
-    _unique([host.lower() for host in route.hosts], lambda i: (*path, "hosts", i), "host", report)
+    if route.methods:
+        _unique(route.methods, lambda i: (*path, "methods", i), "method", report)
+    if route.hosts:
+        _unique([host.lower() for host in route.hosts], lambda i: (*path, "hosts", i), "host", report)
+    if not route.headers:
+        return key
     names = list(route.headers)
     for name, value in route.headers.items():
         try:
@@ -83,29 +88,44 @@ def check_upstream(name: str, upstream: Upstream, report: Report) -> None:
         report.refuse((*path, "tls", "key"), "a key without a certificate", "cert, the file of its certificate")
 
 
-def check_destinations(routes: Mapping[int, Route], upstreams: Collection[str], report: Report) -> None:
+def check_destinations(
+    routes: Mapping[int, Route], upstreams: Collection[str], report: Report, pause: Callable[[], object] = nothing
+) -> None:
     """Check that every route goes to a URL, or to an upstream of these names."""
+    fine: set[str] = set()  # URLs that were looked at: many routes go to the same
     for index, route in routes.items():
+        pause()
+        if route.upstream in fine:
+            continue
         if route.upstream in upstreams:
             continue
         path: Path = ("routes", index, "upstream")
         if is_url(route.upstream):
             if expected := url_problem(route.upstream):
                 report.refuse(path, shown(route.upstream), expected)
+            else:
+                fine.add(route.upstream)
         else:
             hint = did_you_mean(route.upstream, upstreams)
             report.refuse(path, shown(route.upstream), f"a URL such as http://10.0.0.5:8000, or the name of a defined upstream{hint}")
 
 
-def check_routes(routes: Mapping[int, Route], keys: Mapping[int, Hashable], ids: Mapping[int, str], report: Report) -> None:
+def check_routes(
+    routes: Mapping[int, Route],
+    keys: Mapping[int, Hashable],
+    ids: Mapping[int, str],
+    report: Report,
+    pause: Callable[[], object] = nothing,
+) -> None:
     """Check what routes must not share: an id, or both a match and a priority.
 
     :param keys: what :func:`check_route` returned of each.
     :param ids: of the routes, and of those that are refused anyway.
     """
-    _distinct(ids, lambda i: ("routes", i, "id"), "id", report)
+    _distinct(ids, lambda i: ("routes", i, "id"), "id", report, pause)
     seen: dict[Hashable, int] = {}
     for index, route in routes.items():
+        pause()
         first = seen.setdefault((keys[index], route.priority), index) if keys[index] is not None else index
         if first != index:
             twin = f"{path_text(('routes', first))} ({routes[first].id})"
@@ -128,9 +148,12 @@ def check_globals(entries: Mapping[int, PluginRef], report: Report) -> None:
     _distinct({i: entry.name for i, entry in entries.items()}, lambda i: ("plugins", i, "name"), "name", report)
 
 
-def _distinct(values: Mapping[int, Hashable], place: Callable[[int], Path], what: str, report: Report) -> None:
+def _distinct(
+    values: Mapping[int, Hashable], place: Callable[[int], Path], what: str, report: Report, pause: Callable[[], object] = nothing
+) -> None:
     seen: dict[Hashable, int] = {}
     for index, value in values.items():
+        pause()
         first = seen.setdefault(value, index)
         if first != index:
             found = shown(value) if isinstance(value, str) else f"the same {what}"

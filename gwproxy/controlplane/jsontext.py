@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gwproxy.controlplane.places import Lines, Node, path_text
@@ -31,19 +32,132 @@ class NotJson(Exception):
         self.problems = problems
 
 
-def load(text: str) -> Any:
-    """Return the tree of a JSON text.
+#: Reads the value that begins at an offset; returns it and where it ends.
+Reader = Callable[[str, int], tuple[Any, int]]
+
+
+def value(text: str, at: int) -> tuple[Any, int]:
+    """Return the value that begins at an offset, and where it ends: a :data:`Reader`.
 
     Costs 30 ns a byte: the C decoder, with a hook that sees duplicate keys (orjson is as quick here, and does not).
 
-    :raises ValueError: it is no JSON, or holds a duplicate key, a number that is not finite or above 64 bits, or half
-        a surrogate pair; :func:`scan` says which, and where.
+    :raises ValueError: as :func:`load`.
+    :raises RecursionError: as :func:`load`.
+    """
+    try:
+        made, end = _CHECKED.scan_once(text, at)
+    except StopIteration:
+        raise ValueError("no value") from None
+    if text.find("\\u", at, end) >= 0 and _SURROGATE.search(text, at, end):
+        json.dumps(made, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    return made, end
+
+
+def load(text: str, pause: Callable[[], object] = lambda: None, route: Reader = value) -> Any:
+    """Return the tree of a JSON text, read in pieces: a route, an upstream, a consumer at a time.
+
+    :param pause: called between two pieces.
+    :param route: reads the items of the list of routes.
+    :raises ValueError: it is no JSON, is nested deeper than :data:`MAX_DEPTH`, or holds a duplicate key, a number that is not
+        finite or above 64 bits, or half a surrogate pair; :func:`scan` says which, and where.
     :raises RecursionError: it is nested some thousand levels deep.
     """
-    tree = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse, parse_int=whole, parse_float=finite)
-    if _SURROGATE.search(text):
-        json.dumps(tree, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    at = _space(text, 0)
+    tree: Any
+    if text[at : at + 1] == "[":
+        tree, at = _items(text, at, pause, _shallow(route, MAX_DEPTH - 1))
+    elif text[at : at + 1] == "{":
+        tree, at = _members(text, at, pause, lambda key: _pieces(pause, route if key == "routes" else value))
+    else:
+        tree, at = value(text, at)
+    if _space(text, at) != len(text):
+        raise ValueError("more than one value")
     return tree
+
+
+def _pieces(pause: Callable[[], object], item: Reader) -> Reader:
+    """Return the reader of what stands under a key at the top: lists (of what ``item`` reads) and objects, in pieces."""
+    item = _shallow(item, MAX_DEPTH - 2)
+
+    def read(text: str, at: int) -> tuple[Any, int]:
+        if text[at : at + 1] == "[":
+            return _items(text, at, pause, item)
+        if text[at : at + 1] == "{":
+            return _members(text, at, pause, lambda key: item)
+        return value(text, at)
+
+    return read
+
+
+def _shallow(item: Reader, levels: int) -> Reader:
+    """Return a reader that refuses what is nested deeper than so many levels."""
+
+    def read(text: str, at: int) -> tuple[Any, int]:
+        made, end = item(text, at)
+        # PERF: what opens so few brackets needs no closer look, which costs as much as reading it.
+        if text.count("{", at, end) + text.count("[", at, end) > levels and _too_deep(made, levels):
+            raise ValueError("too deep")
+        return made, end
+
+    return read
+
+
+def _items(text: str, at: int, pause: Callable[[], object], item: Reader) -> tuple[list[Any], int]:
+    made: list[Any] = []
+    at = _space(text, at + 1)
+    if text[at : at + 1] == "]":
+        return made, at + 1
+    while True:
+        one, at = item(text, at)
+        made.append(one)
+        pause()
+        at, more = _more(text, at, "]")
+        if not more:
+            return made, at
+
+
+def _members(text: str, at: int, pause: Callable[[], object], member: Callable[[str], Reader]) -> tuple[dict[str, Any], int]:
+    made: dict[str, Any] = {}
+    at = _space(text, at + 1)
+    if text[at : at + 1] == "}":
+        return made, at + 1
+    while True:
+        if text[at : at + 1] != '"':
+            raise ValueError("no key")
+        key, at = value(text, at)
+        at = _space(text, at)
+        if key in made or text[at : at + 1] != ":":
+            raise ValueError("a key is given twice, or has no value")
+        made[key], at = member(key)(text, _space(text, at + 1))
+        pause()
+        at, more = _more(text, at, "}")
+        if not more:
+            return made, at
+
+
+def _more(text: str, at: int, closing: str) -> tuple[int, bool]:
+    """Return where it goes on, and whether with a next one."""
+    at = _space(text, at)
+    mark = text[at : at + 1]
+    if mark == closing:
+        return at + 1, False
+    if mark != ",":
+        raise ValueError("neither ',' nor the end")
+    return _space(text, at + 1), True
+
+
+def _too_deep(tree: Any, levels: int) -> bool:
+    level = [tree] if isinstance(tree, (dict, list)) else []
+    for _ in range(levels):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return False
+    return True
 
 
 def whole(text: str) -> int:
@@ -76,6 +190,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a key is given twice")
     return made
+
+
+_CHECKED = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse, parse_int=whole, parse_float=finite)
 
 
 def locate(text: str) -> Node:

@@ -30,10 +30,12 @@ class Source:
     :ivar tree: dicts with string keys, lists, strings, ints of at most 64 bits, finite floats, booleans and None; at most
         :data:`~gwproxy.controlplane.jsontext.MAX_DEPTH` levels.
     :ivar file: what messages call it.
+    :ivar json: whether it was read as JSON, not as YAML.
     """
 
     def __init__(self, text: str, file: str, tree: Any, node: Node | None = None) -> None:
         self.tree = tree
+        self.json = node is None
         self.file = file
         self._text = text
         self._node = node
@@ -52,19 +54,20 @@ class Source:
         return self._node.place(path, key=key)
 
 
-def read(data: bytes, file: str, pause: Callable[[], object] = nothing) -> Source:
+def read(data: bytes, file: str, pause: Callable[[], object] = nothing, route: jsontext.Reader = jsontext.value) -> Source:
     """Read a configuration text.
 
     A text that begins with ``[`` or ``{`` and is JSON is read as such, in 30 ns a byte; anything else is YAML, in some
     microseconds a byte. A file named ``*.json`` is never taken for YAML.
 
-    :param pause: called now and then while YAML is read.
+    :param pause: called now and then meanwhile.
+    :param route: reads the items of the list of routes, if the text is JSON.
     :raises ConfigurationRefused: it cannot be read; every problem that was seen is in it.
     """
     text = _decode(data, file)
     start = text.lstrip(" \t\r\n")[:1]
     if start in ("[", "{") or (start and _named(file, "json")):
-        source = _read_json(text, file)
+        source = _read_json(text, file, pause, route)
         if source is not None:
             return source
     try:
@@ -84,15 +87,12 @@ def to_json(data: bytes, file: str) -> bytes:
     return orjson.dumps(read(data, file).tree)
 
 
-def _read_json(text: str, file: str) -> Source | None:
+def _read_json(text: str, file: str, pause: Callable[[], object], route: jsontext.Reader) -> Source | None:
     """Return the source, or None if this is no JSON but may be YAML."""
     try:
-        tree = jsontext.load(text)
+        return Source(text, file, jsontext.load(text, pause, route))
     except (ValueError, RecursionError):
         pass
-    else:
-        if not _too_deep(tree):
-            return Source(text, file, tree)
     try:
         problems = jsontext.scan(text)
     except jsontext.NotJson as refused:
@@ -128,20 +128,6 @@ def _decode(data: bytes, file: str) -> str:
         column = len(bad[bad.rfind(b"\n") + 1 :].decode("utf-8-sig", "replace")) + 1
         problem = Problem("", f"the byte 0x{error.object[error.start]:02x}, which is no UTF-8", "text in UTF-8", line, column)
         raise _refused([problem], file) from None
-
-
-def _too_deep(tree: Any) -> bool:
-    level = [tree] if isinstance(tree, (dict, list)) else []
-    for _ in range(jsontext.MAX_DEPTH):
-        level = [
-            child
-            for node in level
-            for child in (node.values() if type(node) is dict else node)
-            if type(child) is dict or type(child) is list
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _refused(problems: list[Problem], file: str) -> ConfigurationRefused:

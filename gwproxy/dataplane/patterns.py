@@ -159,7 +159,16 @@ def compile_host(text: str) -> str:
 
 def methods_of(route: Route) -> frozenset[str]:
     """Return the methods a route serves; empty: all. GET includes HEAD."""
-    return frozenset(route.methods) | ({"HEAD"} if "GET" in route.methods else frozenset())
+    return _methods_of(route.methods) if route.methods else _EVERY_METHOD
+
+
+_EVERY_METHOD: frozenset[str] = frozenset()
+_NO_CONDITIONS: frozenset[Any] = frozenset()
+
+
+@lru_cache(maxsize=256)  # so many routes share so few sets
+def _methods_of(methods: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(methods) | ({"HEAD"} if "GET" in methods else frozenset())
 
 
 def match_key(route: Route) -> Hashable:
@@ -170,5 +179,6 @@ def match_key(route: Route) -> Hashable:
     :raises ValueError: the route's path or one of its hosts is not valid.
     """
     pattern = compile_pattern(route.path)
-    headers = frozenset((name.lower(), value) for name, value in route.headers.items())
-    return pattern.kind, pattern.text, frozenset(map(compile_host, route.hosts)), headers, methods_of(route)
+    headers = frozenset((name.lower(), value) for name, value in route.headers.items()) if route.headers else _NO_CONDITIONS
+    hosts = frozenset(map(compile_host, route.hosts)) if route.hosts else _NO_CONDITIONS
+    return pattern.kind, pattern.text, hosts, headers, methods_of(route)

@@ -45,7 +45,7 @@ class Entry(Generic[T]):
         self.host = host
         self.pattern = pattern
         self.methods = methods_of(route)
-        self.headers = tuple((name.lower(), value) for name, value in route.headers.items())
+        self.headers = tuple((name.lower(), value) for name, value in route.headers.items()) if route.headers else ()
         wildcard = host.startswith("*.")
         self.precedence = Precedence(
             priority=-route.priority,
