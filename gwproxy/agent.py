@@ -18,9 +18,11 @@ from typing import Any
 import gevent
 
 from gwproxy.background import Background
+from gwproxy.controlplane.collection import Collector
 from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.fleet import Heartbeat, make_worker_id
 from gwproxy.controlplane.last_good import LastGoodFile
+from gwproxy.controlplane.pace import Pace
 from gwproxy.controlplane.parse import Environment, to_json
 from gwproxy.controlplane.sources import FileSource, RedisSource, Source
 from gwproxy.controlplane.watch import Watcher
@@ -112,7 +114,7 @@ class Agent:
         self._open_store()
         self._ports = WorkerGateway(self._store, self.worker_id, self._settings.state_dir)
         announce(self.registry, self._gateway.tally, "worker_started", gateway=self._ports)
-        watcher = self._watcher = self._make_watcher()
+        watcher = self._watcher = self._make_watcher(self._ports)
         with _survived("heartbeat"):
             self._start_heartbeat(watcher)
         self._run(self._seed_and_watch, watcher)
@@ -173,7 +175,7 @@ class Agent:
     def _run(self, function: Callable[..., object], *args: Any) -> None:
         self._background.run(function, *args)
 
-    def _make_watcher(self) -> Watcher:
+    def _make_watcher(self, ports: WorkerGateway) -> Watcher:
         settings = self._settings
         source: Source
         if self._configurations is not None:
@@ -188,9 +190,11 @@ class Agent:
             self._gateway.upstreams,
             Environment(os.environ, settings.may_reference),
             LastGoodFile(settings.state_dir, settings.prefix),
-            pause=lambda: gevent.sleep(0),
+            pause=Pace(),
             revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=lambda: self._heartbeat.beat_now() if self._heartbeat else None,
+            in_thread=ports.in_thread,
+            collector=Collector(lambda: not self._gateway.in_flight),
         )
 
     def _watch_resources(self) -> None:

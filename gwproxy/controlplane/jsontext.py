@@ -44,10 +44,7 @@ def value(text: str, at: int) -> tuple[Any, int]:
     :raises ValueError: as :func:`load`.
     :raises RecursionError: as :func:`load`.
     """
-    try:
-        made, end = _CHECKED.scan_once(text, at)
-    except StopIteration:
-        raise ValueError("no value") from None
+    made, end = _CHECKED.raw_decode(text, at)
     if text.find("\\u", at, end) >= 0 and _SURROGATE.search(text, at, end):
         json.dumps(made, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
     return made, end

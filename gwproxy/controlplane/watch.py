@@ -7,13 +7,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from gevent import GreenletExit
 
 from gwproxy.controlplane.build import Builder
-from gwproxy.controlplane.collection import uncollected
+from gwproxy.controlplane.collection import Collector, uncollected
 from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.last_good import LastGoodFile
+from gwproxy.controlplane.leftovers import Leftovers
 from gwproxy.controlplane.parse import Environment, Parsed, parse
 from gwproxy.controlplane.sources import Candidate, Source
 from gwproxy.dataplane.gateway import Gateway
@@ -45,9 +47,11 @@ class Standing:
 class Watcher:
     """Keeps a gateway's snapshot equal to what the source holds.
 
-    :param pause: called every few milliseconds while a configuration is parsed and built, so that requests are served.
+    :param pause: called between any two routes while a configuration is parsed and built, so that requests are served.
     :param revision_of: tells the revision of content that was read, recording a change nobody else has.
     :param changed: called after the standing changed.
+    :param in_thread: calls a function where it may wait for a disk.
+    :param collector: None leaves the garbage collector alone.
 
     :ivar looked: whether it has looked at least once: what there was to serve is served.
     """
@@ -64,6 +68,8 @@ class Watcher:
         pause: Callable[[], None] = lambda: None,
         revision_of: Callable[[bytes, str], int] | None = None,
         changed: Callable[[], None] = lambda: None,
+        in_thread: Callable[..., Any] = lambda function, *args: function(*args),
+        collector: Collector | None = None,
     ) -> None:
         self._source = source
         self._gateway = gateway
@@ -75,6 +81,8 @@ class Watcher:
         self._pause = pause
         self._revision_of = revision_of
         self._changed = changed
+        self._in_thread = in_thread
+        self._collector = collector
         self._parsed: Parsed | None = None
         self._unjudged: Candidate | None = None  # the store went away while it was looked at, and will not offer it again
         self._refused = ""
@@ -95,6 +103,8 @@ class Watcher:
                 log.exception("watch_failed")
                 self._report_refused(f"an unexpected {type(error).__name__}; the log of the worker says more")
             self.looked = True
+            if self._collector is not None:
+                self._collector.look()
             self._source.wait()
             rest = MIN_INTERVAL - (time.monotonic() - began)
             if rest > 0 and not self._closed:
@@ -185,15 +195,20 @@ class Watcher:
 
     def _apply(self, data: bytes, name: str, revision: int, digest: str, *, lenient: bool) -> bool:
         began = time.monotonic()
-        try:
-            with uncollected():  # both as one: a collection between them would stall requests like any other
+        with uncollected():  # as one: a collection in between would stall requests like any other
+            try:
                 parsed = self._parse(data, name, lenient)
                 snapshot = self._builder.build(parsed, revision=revision, digest=digest)
-        except ConfigurationRefused as refused:
-            self._refuse(refused, revision, digest)
-            return False
-        self._gateway.snapshot = snapshot  # the swap
-        self._parsed, self._refused = parsed, ""
+            except ConfigurationRefused as refused:
+                self._refuse(refused, revision, digest)
+                return False
+            served = self._gateway.snapshot
+            leftovers = Leftovers(served, self._parsed) if served is not None and self._parsed is not None else None
+            del served
+            self._gateway.snapshot = snapshot  # the swap
+            self._parsed, self._refused = parsed, ""
+            if self._collector is not None:
+                self._collector.set_aside()
         self._upstreams.keep(snapshot.upstreams())
         self.standing.revision, self.standing.digest, self.standing.applied_at = revision, digest, time.time()
         took = (time.monotonic() - began) * 1000
@@ -201,6 +216,8 @@ class Watcher:
         self._report("ready", "")
         announce(self._registry, self._gateway.tally, "configuration_applied", revision=revision, digest=digest)
         self._save(data, revision)
+        if leftovers is not None:
+            leftovers.free(self._pause)
         return True
 
     def _refuse(self, refused: ConfigurationRefused, revision: int, digest: str) -> None:
@@ -223,7 +240,7 @@ class Watcher:
 
     def _save(self, data: bytes, revision: int) -> None:
         try:
-            self._last_good.save(data, revision)
+            self._in_thread(self._last_good.save, data, revision)
         except OSError as error:
             log.error("last_good_not_saved reason=%s", error)
 
