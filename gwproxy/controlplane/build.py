@@ -64,6 +64,7 @@ class Builder:
         self._globals = described
         inherited = _Inherited(global_steps, global_missing)
         routes: list[CompiledRoute] = []
+        built: dict[int, tuple[Route, CompiledRoute]] = {}
         secrets = set(self._secrets_of(document.plugins, parsed, -1))
         for index, route in enumerate(document.routes):
             self._pause()
@@ -74,10 +75,11 @@ class Builder:
             else:
                 compiled = self._compile(route, index, parsed, inherited, upstream)
             routes.append(compiled)
+            built[id(route)] = route, compiled
             if compiled.secrets:
                 secrets |= compiled.secrets
         router = self._router(routes)
-        self._reusable = {id(compiled.route): (compiled.route, compiled) for compiled in routes}
+        self._reusable = built
         return Snapshot(
             revision=revision,
             digest=digest,

@@ -7,33 +7,50 @@ from collections.abc import Callable
 
 import gevent
 
-#: Seconds of work between two pauses.
-SLICE = 0.001
-#: The most seconds that requests get for each slice; fewer when none is waiting. So a busy worker needs up to four times as long.
-SHARE = 0.003
+#: Seconds of work between two pauses: the least, and the most.
+SHORTEST, LONGEST = 0.001, 0.015
+#: Seconds after which a pause ends although requests are waiting; those whose turn it is come first.
+PATIENCE = 0.002
+#: Seconds of work for each second that the pause before took, and how much more for each second since the work began: a worker
+#: that is never idle gives a third of its time at first, half of it after a second.
+SHARE, IMPATIENCE = 0.5, 0.5
+#: Seconds without a call after which the next one begins another work.
+BREAK = 0.2
 
 
 def let_others() -> None:
-    """Let everything else that is ready run first, requests above all: until the loop is idle, :data:`SHARE` at most.
+    """Let everything else that is ready run first, requests above all: until the loop is idle, or for :data:`PATIENCE`.
 
     Not ``gevent.sleep(0)``: that comes back before the loop has looked at a single socket, a hundred times and more in a row.
     """
-    with gevent.Timeout(SHARE, False):
+    with gevent.Timeout(PATIENCE, False):
         gevent.idle(-2)  # the lowest priority: only what nobody else is ready for
 
 
 class Pace:
-    """Called after each small piece of work, lets others run whenever :data:`SLICE` has been worked. A call costs 0.1 us."""
+    """Called after each small piece of work, lets others run when enough has been worked. A call costs 0.1 us.
 
-    __slots__ = ("_clock", "_let_others", "_resumed")
+    Where nobody else is ready a pause takes no time, and work goes on in slices of :data:`SHORTEST`. Where requests are always
+    waiting, a slice grows with what the loop needs for a round of them, so that the work gets done all the same, and in time.
+
+    :param let_others: the pause.
+    """
+
+    __slots__ = ("_began", "_clock", "_let_others", "_until")
 
     def __init__(self, let_others: Callable[[], object] = let_others, clock: Callable[[], float] = time.perf_counter) -> None:
         self._let_others = let_others
         self._clock = clock
-        self._resumed = clock()
+        self._began = self._until = clock()
 
     def __call__(self) -> None:
         """Go on at once, or after the others."""
-        if self._clock() - self._resumed >= SLICE:
-            self._let_others()
-            self._resumed = self._clock()
+        now = self._clock()
+        if now < self._until:
+            return
+        if now > self._until + BREAK:
+            self._began = now
+        self._let_others()
+        resumed = self._clock()
+        share = SHARE + IMPATIENCE * (resumed - self._began)
+        self._until = resumed + min(max(SHORTEST, share * (resumed - now)), LONGEST)

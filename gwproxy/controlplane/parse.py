@@ -63,14 +63,15 @@ class _RouteReader:
 
     def __init__(self, known: Mapping[_Same, _Built]) -> None:
         self._known = known
-        self._order = [text for text in known if isinstance(text, str)]
-        self._positions: dict[str, int] = {}
+        self._order = list(known)
+        self._positions: dict[_Same, int] = {}
         self._next = 0
         self.texts: list[str | None] = []
 
     def __call__(self, text: str, at: int) -> tuple[Any, int]:
         """Return the route at ``at``, as a tree or as it was built before, and where it ends."""
-        if self._next < len(self._order) and text.startswith(expected := self._order[self._next], at):
+        expected = self._order[self._next] if self._next < len(self._order) else None
+        if isinstance(expected, str) and text.startswith(expected, at):
             self._next += 1  # a JSON object ends where it ends: what begins with one is that one
             self.texts.append(expected)
             return self._known[expected], at + len(expected)
@@ -275,7 +276,11 @@ class _Parser:
 
         :returns: the ids of all routes, by index.
         """
-        ids = {index: written for index, part in enumerate(parts) if (written := _written_id(part)) is not None}
+        ids: dict[int, str] = {}
+        for index, part in enumerate(parts):
+            self.pause()
+            if (written := _written_id(part)) is not None:
+                ids[index] = written
         taken = set(ids.values())
         last: dict[str, int] = {}
         for index, part in enumerate(parts):

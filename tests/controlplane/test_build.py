@@ -141,7 +141,7 @@ def test_X09_a_missing_plugin_makes_only_the_routes_that_need_it_unavailable() -
 def test_building_pauses() -> None:
     bench = Bench()
     bench.build([route(f"/r{number}") for number in range(1000)])
-    assert bench.pauses >= 9
+    assert bench.pauses >= 2 * 1000
 
 
 def test_S07_a_dead_snapshot_is_collected() -> None:

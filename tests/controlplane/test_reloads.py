@@ -15,7 +15,9 @@ import orjson
 import pytest
 from pydantic import TypeAdapter
 
+from gwproxy import Headers
 from gwproxy.agent import WorkerGateway
+from gwproxy.controlplane.collection import Collector
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, Parsed
 from gwproxy.controlplane.sources import Candidate
@@ -74,11 +76,15 @@ class Worker:
         assert not registry.broken
         assert registry.notify("worker_started", gateway=Foreground(LocalStore(), "w", folder)) == []
         environment = Environment({"GW_SECRET": "s" * 40}, lambda name: True)
-        self.watcher = Watcher(self.source, self.gateway, registry, self.gateway.upstreams, environment, Unsaved(folder, "gw:"))
+        self.collector = Collector(lambda: True)
+        unsaved = Unsaved(folder, "gw:")
+        upstreams = self.gateway.upstreams
+        self.watcher = Watcher(self.source, self.gateway, registry, upstreams, environment, unsaved, collector=self.collector)
 
     def reload(self, data: bytes, revision: int) -> Snapshot:
         self.source.next = Candidate(data, revision, "gw:routes")
         self.watcher.step()
+        self.collector.look()
         standing, snapshot = self.watcher.standing, self.gateway.snapshot
         assert (standing.error, standing.revision) == ("", revision)
         assert snapshot is not None
@@ -117,6 +123,7 @@ def document(number: int) -> bytes:
 
 def living() -> Counter[str]:
     """How many objects of each kind of :data:`KEPT` there are."""
+    gc.unfreeze()
     gc.collect()
     return Counter(kind.__name__ for thing in gc.get_objects() for kind in KEPT if isinstance(thing, kind))
 
@@ -136,6 +143,7 @@ def fill_string_cache() -> None:
 
 def memory() -> tuple[int, int]:
     """Blocks of memory that Python has allocated, and bytes of the process that are resident; without what is in bounded caches."""
+    gc.unfreeze()
     for cache in caches():
         cache.cache_clear()
     gc.collect()
@@ -147,6 +155,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
     logging.getLogger("gwproxy").setLevel(logging.CRITICAL)  # a handler of pytest's keeps every record
     yield Worker(tmp_path)
     logging.getLogger("gwproxy").setLevel(logging.NOTSET)
+    gc.unfreeze()
 
 
 def test_S07_S11_ten_thousand_reloads_leave_one_snapshot_and_flat_memory(worker: Worker) -> None:
@@ -179,3 +188,36 @@ def test_S07_a_refused_configuration_leaves_nothing(worker: Worker) -> None:
         worker.watcher.step()
         assert worker.watcher.standing.state == "refused"
     assert living() == before
+
+
+def test_S07_what_was_served_is_freed_without_any_collection(worker: Worker) -> None:
+    """Nothing of a configuration refers back to what holds it: a collector that has set it aside is not needed to free it."""
+    gc.collect()
+    gc.disable()
+    try:
+        graves: list[weakref.ref[Any]] = []
+        for number in range(1, 12):
+            snapshot = worker.reload(document(number), number)
+            parsed = worker.watcher._parsed
+            changing = snapshot.routes[1]
+            steps = [step for steps in changing.chain.values() for step in steps]
+            assert parsed is not None
+            graves += map(weakref.ref, (snapshot, parsed, parsed.configs[1, 0], changing.route, *(step.config for step in steps[1:])))
+            del snapshot, parsed, changing, steps
+        worker.reload(document(99), 99)
+        assert len(graves) >= 5 * 11
+        assert [grave() for grave in graves if grave() is not None] == []
+    finally:
+        gc.enable()
+
+
+def test_S07_a_request_that_is_not_over_keeps_what_it_began_with_whole(worker: Worker) -> None:
+    snapshot = worker.reload(document(1), 1)
+    for number in range(2, 5):
+        worker.reload(document(number), number)
+    match = snapshot.router.match("h", "/changing/1", "GET", Headers())
+    assert match is not None
+    assert match.entry is snapshot.routes[1]
+    assert [step.config.entry.route for step in match.entry.chain["post_auth"]] == ["changing-1"]
+    assert snapshot.router.match("h", "/regex1/x", "GET", Headers()) is not None
+    assert len(snapshot.routes) == len(snapshot.document.routes) == 3

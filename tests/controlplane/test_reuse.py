@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import orjson
+import pytest
+from pydantic import PrivateAttr, model_validator
 
+from gwproxy import Plugin, PluginConfig
 from gwproxy.controlplane.environment import Environment
 from gwproxy.controlplane.parse import Parsed
-from gwproxy.model import Problem
+from gwproxy.model import Problem, Route
 from gwproxy.registry import Registry
 
 Only = Callable[..., Problem]
@@ -82,4 +86,120 @@ def test_a_plugin_that_is_not_there_is_looked_for_each_time(accepted: Accepted, 
 def test_workers_may_serve_meanwhile(accepted: Accepted) -> None:
     pauses: list[None] = []
     accepted(document(*numbered(500)), pause=lambda: pauses.append(None))
-    assert len(pauses) >= 2 * 500 // 50
+    assert len(pauses) >= 2 * 500
+
+
+def written(*routes: dict[str, Any]) -> list[str]:
+    return [json.dumps(route) for route in routes]
+
+
+def ids(parsed: Parsed) -> list[str]:
+    return [route.id for route in parsed.document.routes]
+
+
+@pytest.mark.parametrize("form", ["[%s]", '{"plugins": [], "routes": [%s ], "upstreams": {}}'], ids=["array", "object"])
+@pytest.mark.parametrize(
+    ("order", "reused"),
+    [
+        ([0, 1, 2, 3], [0, 1, 2, 3]),
+        ([1, 2, 3], [1, 2, 3]),  # the first is gone
+        ([3, 2, 1, 0], [3, 2, 1, 0]),
+        ([4, 0, 1, 2, 3], [0, 1, 2, 3]),  # one is new
+        ([0, 5, 2, 3], [0, 2, 3]),  # one is another
+    ],
+)
+def test_what_is_written_as_before_is_reused_wherever_it_stands(accepted: Accepted, form: str, order: list[int], reused: list[int]) -> None:
+    texts = written(*numbered(6))
+    first = accepted(form % ", ".join(texts[:4]), file="gw:routes")
+    second = accepted(form % ",\n".join(texts[i] for i in order), file="gw:routes", previous=first)
+    assert ids(second) == [f"r{i}" for i in order]
+    old, new = first.document.routes, dict(zip(order, second.document.routes, strict=True))
+    assert [i for i in range(4) if new.get(i) is old[i]] == sorted(reused)
+    assert second.document.routes == accepted(form % ",".join(texts[i] for i in order)).document.routes
+
+
+def test_ids_that_are_made_are_those_of_this_document(accepted: Accepted) -> None:
+    """``/a-b`` and ``/a/b`` are both to be called ``a-b``: the first one is."""
+    one, two = written(route(path="/a-b"), route(path="/a/b"))
+    first = accepted(f"[{one}, {two}]", file="gw:routes")
+    turned = accepted(f"[{two}, {one}]", file="gw:routes", previous=first)
+    again = accepted(f"[{one}, {two}]", file="gw:routes", previous=turned)
+    assert [[(r.id, r.path) for r in parsed.document.routes] for parsed in (first, turned, again)] == [
+        [("a-b", "/a-b"), ("a-b-2", "/a/b")],
+        [("a-b", "/a/b"), ("a-b-2", "/a-b")],
+        [("a-b", "/a-b"), ("a-b-2", "/a/b")],
+    ]
+
+
+def test_a_reference_spelled_with_an_escape_is_one(accepted: Accepted) -> None:
+    text = r'[{"path": "/a", "upstream": "http://a", "plugins": [{"name": "limit", "config": {"limit": "\u0024{GW_LIMIT}"}}]}]'
+    first = accepted(text, file="gw:routes")
+    other = accepted(text, file="gw:routes", previous=first, environment=Environment({"GW_LIMIT": "6"}, lambda name: True))
+    assert [parsed.configs[0, 0].limit for parsed in (first, other)] == [5, 6]  # type: ignore[attr-defined]
+
+
+def listed(texts: Iterable[str], end: str = "]") -> str:
+    return "[" + ",\n".join(texts) + end
+
+
+def test_what_looks_like_json_and_is_yaml_is_compared_as_yaml(accepted: Accepted) -> None:
+    first = accepted(listed(written(*numbered(3))), file="gw:routes")
+    second = accepted(listed(reversed(written(*numbered(3))), ",]"), file="gw:routes", previous=first)
+    assert ids(second) == ["r2", "r1", "r0"]
+    assert [second.configs[i, 0].limit for i in range(3)] == [3, 2, 1]  # type: ignore[attr-defined]
+
+
+def test_problems_of_routes_beside_reused_ones_are_those_of_the_document(accepted: Accepted, refused: Refused) -> None:
+    texts = written(*numbered(3))
+    first = accepted(listed(texts), file="gw:routes")
+    broken = listed([texts[0], '{"path": "/x", "upstreem": "http://a"}', texts[2], '{"path": "/r0", "upstream": "http://a"}'])
+    problems = refused(broken, file="gw:routes", previous=first)
+    assert [(problem.line, problem.path) for problem in problems] == [(2, "routes[1]"), (2, "routes[1].upstreem"), (4, "routes[3]")]
+    assert problems == refused(broken, file="gw:routes")
+
+
+class CountingConfig(PluginConfig):
+    """Counts how often it is validated; one kind keeps something private."""
+
+    validated: ClassVar[int] = 0
+    limit: int = 1
+
+    @model_validator(mode="after")
+    def _count(self) -> CountingConfig:
+        CountingConfig.validated += 1
+        return self
+
+
+class PrivateConfig(CountingConfig):
+    _seen: list[str] = PrivateAttr(default_factory=list)
+
+
+class Open(Plugin):
+    name = "open"
+    config_model = CountingConfig
+
+
+class Private(Plugin):
+    name = "private"
+    config_model = PrivateConfig
+
+
+@pytest.mark.parametrize(("name", "times"), [("open", 2), ("private", 5)])
+def test_equal_lists_of_plugins_are_validated_once_unless_a_plugin_keeps_something_private(
+    accepted: Accepted, name: str, times: int
+) -> None:
+    CountingConfig.validated = 0
+    routes = [route(path=f"/r{i}", plugins=[{"name": name, "config": {"limit": i // 3}}]) for i in range(5)]
+    parsed = accepted(document(*routes), plugins=Registry.of(Open(), Private()))
+    assert CountingConfig.validated == times
+    assert [parsed.configs[i, 0].limit for i in range(5)] == [0, 0, 0, 1, 1]  # type: ignore[attr-defined]
+    assert [r.plugins[0].config for r in parsed.document.routes] == [{"limit": i // 3} for i in range(5)]
+    assert parsed.document.routes == tuple(Route.model_validate_json(orjson.dumps({**r, "id": f"r{i}"})) for i, r in enumerate(routes))
+
+
+def test_of_routes_that_share_plugins_each_has_its_own_problems(refused: Refused) -> None:
+    plugins = [{"name": "limit", "config": {"limit": 0}}]
+    problems = refused(document(*(route(path=f"/r{i}", plugins=plugins, priority="x") for i in range(3))))
+    assert [problem.path for problem in problems] == [
+        f"routes[{i}].{what}" for i in range(3) for what in ("plugins[0].config.limit", "priority")
+    ]

@@ -165,6 +165,7 @@ class Probe(Plugin):
         while True:
             time.sleep(seconds)
             _forget()
+            gc.unfreeze()  # a worker sets aside what it serves
             gc.collect()
             # Not those of the hub's threads: there are more or less of them at any time, ten at most.
             kinds = {"greenlets": gevent.Greenlet, "snapshots": Snapshot, "configs": PluginConfig, "upstreams": LiveUpstream}
