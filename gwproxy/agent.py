@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.threadpool import ThreadPool
 
 from gwproxy.background import Background
 from gwproxy.controlplane.collection import Collector
@@ -60,14 +61,18 @@ class WorkerGateway:
 
     def in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run ``function`` in the hub's thread pool and wait for it."""
-        result, error = gevent.get_hub().threadpool.apply(_outcome, (function, args))
-        if error is not None:
-            raise error
-        return result
+        return _in_thread(gevent.get_hub().threadpool, function, args)
 
     def close(self) -> None:
         """Kill what still runs in the background."""
         self._background.close()
+
+
+def _in_thread(pool: ThreadPool, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    result, error = pool.apply(_outcome, (function, args))
+    if error is not None:
+        raise error
+    return result
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
@@ -103,6 +108,7 @@ class Agent:
         self._store: RedisStore | LocalStore = LocalStore()
         self._configurations: ConfigurationStore | None = None
         self._stopping = threading.Event()
+        self._disk: ThreadPool | None = None
         self._watch_resources()
 
     def start(self) -> None:
@@ -114,7 +120,7 @@ class Agent:
         self._open_store()
         self._ports = WorkerGateway(self._store, self.worker_id, self._settings.state_dir)
         announce(self.registry, self._gateway.tally, "worker_started", gateway=self._ports)
-        watcher = self._watcher = self._make_watcher(self._ports)
+        watcher = self._watcher = self._make_watcher()
         with _survived("heartbeat"):
             self._start_heartbeat(watcher)
         self._run(self._seed_and_watch, watcher)
@@ -175,7 +181,7 @@ class Agent:
     def _run(self, function: Callable[..., object], *args: Any) -> None:
         self._background.run(function, *args)
 
-    def _make_watcher(self, ports: WorkerGateway) -> Watcher:
+    def _make_watcher(self) -> Watcher:
         settings = self._settings
         source: Source
         if self._configurations is not None:
@@ -193,9 +199,15 @@ class Agent:
             pause=Pace(),
             revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=lambda: self._heartbeat.beat_now() if self._heartbeat else None,
-            in_thread=ports.in_thread,
+            in_thread=self._on_disk,
             collector=Collector(lambda: not self._gateway.in_flight),
         )
+
+    def _on_disk(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run what waits for the disk in a thread of its own: those of the hub may all wait for names to be resolved."""
+        if self._disk is None:  # here: it belongs to the thread that follows the configuration
+            self._disk = ThreadPool(1)
+        return _in_thread(self._disk, function, args)
 
     def _watch_resources(self) -> None:
         """Show with the heartbeat what a worker that leaks would have more and more of."""

@@ -88,10 +88,11 @@ class PluginConfig(Model):
     """The base of a plugin's configuration: typed fields with defaults; unknown keys are refused.
 
     An instance is made when a configuration is applied, once for each entry, and is deeply frozen: what a hook gets
-    can be kept and shared, never changed. Compute there, in a validator or a ``cached_property``, what hooks would
-    compute for each request. A field ``window_seconds`` may also be given as ``windowSeconds``, but not as both.
-    Give each field a description, bounds and a unit; hold secrets as :class:`pydantic.SecretStr`, choices as
-    ``Literal`` (a string is no ``Enum`` where types are strict), and derive nested models from this class too. The name
+    can be kept and shared, never changed. Entries that are configured alike may share what the fields hold. Compute
+    there, in a validator or a ``cached_property``, what hooks would compute for each request. A field
+    ``window_seconds`` may also be given as ``windowSeconds``, but not as both. Give each field a description, bounds
+    and a unit; hold secrets as :class:`pydantic.SecretStr`, choices as ``Literal`` (a string is no ``Enum`` where types
+    are strict), and derive nested models from this class too. The name
     ``entry`` is taken.
     """
 

@@ -15,7 +15,7 @@ def uncollected() -> Iterator[None]:
     Hundreds of thousands of objects are made, and all of them live on: a collector that looks at them over and over finds
     nothing and stalls the worker for a tenth of a second each time.
     """
-    # PERF: 10,000 routes take 1.8 s instead of 2.8 (benchmarks/changes.py), with no stretch above 0.1 s instead of 0.9.
+    # PERF: without this, 10,000 routes take half as long again, with stretches of 0.1 s and more (benchmarks/changes.py).
     enabled = gc.isenabled()
     gc.disable()
     try:
