@@ -12,8 +12,8 @@ SHORTEST, LONGEST = 0.001, 0.015
 #: Seconds after which a pause ends although requests are waiting; those whose turn it is come first.
 PATIENCE = 0.002
 #: Seconds of work for each second that the pause before took, and how much more for each second since the work began: a worker
-#: that is never idle gives a third of its time at first, half of it after a second.
-SHARE, IMPATIENCE = 0.5, 0.5
+#: that is never idle gives a third of its time at first, two thirds after a second: a change has to be live in two.
+SHARE, IMPATIENCE = 0.5, 1.5
 #: Seconds without a call after which the next one begins another work.
 BREAK = 0.2
 
