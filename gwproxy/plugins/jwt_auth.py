@@ -114,9 +114,9 @@ class JwtAuthConfig(PluginConfig):
         return Expected(self.issuer, frozenset(audiences), self.required_claims, self.leeway, typ)
 
     @cached_property
-    def salt(self) -> bytes:
-        """Goes into the digests of remembered tokens, so that no other configuration finds them."""
-        return os.urandom(16)
+    def salted(self) -> hashlib.blake2b:
+        """Makes the digests by which tokens are remembered, with a key of its own, so that no other configuration finds them."""
+        return hashlib.blake2b(key=os.urandom(16), digest_size=32)
 
     # Cached, because pydantic's private attributes cost more than a microsecond to read.
     @cached_property
@@ -181,7 +181,9 @@ class JwtAuth(Plugin):
         :raises NoKeysError: it cannot be judged.
         """
         now = time.time()
-        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32, key=config.salt).digest()
+        keyed = config.salted.copy()  # PERF: 0.6 µs, against 1.5 for one that is made with its key
+        keyed.update(text.encode("utf-8", "surrogatepass"))
+        digest = keyed.digest()
         known = self._verified.get(digest)
         generation, keys = 0, config.key_set
         if keys is not None:
@@ -216,9 +218,10 @@ def _find_token(ctx: Context, header_name: str) -> str | None:
         return None
     if len(values) > 1:  # the upstream might read the one that was not verified
         ctx.abort(400, {"error": "Bad Request"})
+    value = values[0].strip()
     if header_name.lower() != "authorization":
-        return values[0].strip()
-    scheme, _, token = values[0].strip().partition(" ")
+        return value
+    scheme, _, token = value.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gwproxy import Algorithm, Context, Decision, Gateway, Plugin, PluginConfig, StoreUnavailable, hookimpl
+from gwproxy import Algorithm, Context, Decision, Gateway, Headers, Plugin, PluginConfig, StoreUnavailable, hookimpl
 
 # What may stand in a counter's name as it is; "#", which marks a hash, is not among them.
 _PLAIN = re.compile(r"[A-Za-z0-9._@:+-]{1,64}")
@@ -95,10 +95,24 @@ def _show_tightest(ctx: Context, decision: Decision) -> None:
         return
     ctx.state["rate_limit"] = decision
     ctx.state["rate_limit_remaining"] = decision.remaining
-    headers = ctx.response_headers
-    headers["X-RateLimit-Limit"] = str(decision.limit)
-    headers["X-RateLimit-Remaining"] = str(decision.remaining)
-    headers["X-RateLimit-Reset"] = str(ceil(decision.reset))
+    ctx.response_headers.update(
+        Headers.adopt(
+            [
+                _known_number("X-RateLimit-Limit", decision.limit),
+                _number("X-RateLimit-Remaining", decision.remaining),
+                _known_number("X-RateLimit-Reset", ceil(decision.reset)),
+            ]
+        )
+    )
+
+
+def _number(name: str, number: int) -> tuple[str, str, str, bytes]:
+    """Make a field of :class:`Headers`, whose digits need no check."""
+    text = str(number)
+    return name.lower(), name, text, f"{name}: {text}\r\n".encode()
+
+
+_known_number = lru_cache(maxsize=4096)(_number)  # of limits and of whole seconds there are few
 
 
 def _tightness(decision: Decision) -> tuple[int, bool, float]:

@@ -94,9 +94,13 @@ def form_of(content_type: str | None) -> Form | None:
 
 def timestamp() -> str:
     """Return the time as logs write it: ISO 8601, UTC, milliseconds."""
-    now = time.time()
-    second = int(now)
-    return f"{_second(second)}.{int((now - second) * 1000):03d}Z"
+    return _millisecond(int(time.time() * 1000))
+
+
+@lru_cache(maxsize=2)
+def _millisecond(number: int) -> str:
+    second, rest = divmod(number, 1000)
+    return f"{_second(second)}.{rest:03d}Z"
 
 
 @lru_cache(maxsize=2)

@@ -6,11 +6,12 @@ Only what is sent upstream changes: the route was matched, and the request is lo
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gwproxy import Context, Plugin, PluginConfig, hookimpl
+from gwproxy import Context, Headers, Plugin, PluginConfig, hookimpl
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")  # RFC 9110 section 5.6.2: token
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
@@ -105,6 +106,11 @@ class RequestTransformConfig(PluginConfig):
             raise ValueError(f"{', '.join(sorted(both))} in add_headers or in remove_headers, not in both: adding replaces by itself")
         return self
 
+    @cached_property
+    def added(self) -> Headers:
+        """The fields to set."""
+        return Headers(self.add_headers.items())
+
 
 class RequestTransform(Plugin):
     """Set and remove request headers, and replace the path, just before the request is forwarded."""
@@ -123,8 +129,7 @@ class RequestTransform(Plugin):
         headers = ctx.request.headers
         for name in config.remove_headers:
             headers.remove(name)
-        for name, value in config.add_headers.items():
-            headers[name] = value
+        headers.update(config.added)
         if config.rewrite_path is not None:
             _rewrite(ctx, config.rewrite_path)
 

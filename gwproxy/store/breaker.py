@@ -68,6 +68,11 @@ class Breaker:
         """Whether a call would be refused now."""
         return self._open and (self._attended or self._probing or self._clock() < self._open_until)
 
+    @property
+    def tripped(self) -> bool:
+        """Whether it has opened, and nothing has succeeded since: a call is refused, or is the probe."""
+        return self._open
+
     def check(self) -> None:
         """Refuse while open; admits nothing.
 
@@ -109,19 +114,24 @@ class Breaker:
         try:
             result = function()
         except STORE_ERRORS as error:
-            self._note_failure(error)
+            self.failed(error)
             raise StoreUnavailable(self._why) from error
         finally:
             # Also when a greenlet is killed while it probes: the next call may.
             if probe:
                 self._probing = False
+        self.succeeded()
+        return result
+
+    def succeeded(self) -> None:
+        """Note that the store has answered, for a call that was not made by :meth:`call`."""
         self._failed = self._timed_out = 0
         if self._open:
             self._open = False
             log.info("store_breaker_closed after=%.1f", self._clock() - self._opened)
-        return result
 
-    def _note_failure(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
+        """Note that it has not, likewise."""
         self._why = describe(error)
         self._failed += 1
         self._timed_out = self._timed_out + 1 if isinstance(error, (RedisTimeoutError, TimeoutError)) else 0

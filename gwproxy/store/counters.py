@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from importlib.resources import files
 
 from redis.exceptions import NoScriptError
 
 from gwproxy.ports import Algorithm, Decision
+from gwproxy.store.commands import bulk
 from gwproxy.store.roundtrips import RoundTrips
 
 
@@ -33,20 +35,29 @@ class Counters:
         self._trips = trips
         self._script = load_script("counters.lua")
         self._sha = sha1(self._script)
+        self._before = b"*7\r\n" + bulk("EVALSHA") + bulk(self._sha) + bulk(1)  # the key
 
     def take(self, key: str, *, limit: int, window: float, algorithm: Algorithm) -> Decision:
         """Take one from the counter ``key``; ``window`` is in seconds.
 
         :raises StoreUnavailable: the store did not answer.
         """
-        limit, microseconds = bounded(limit, window)
-        arguments = (1, key, algorithm, limit, microseconds)
+        arguments, after = _arguments(algorithm, limit, window)
+        name = key.encode()
+        packed = b"%b$%d\r\n%b\r\n%b" % (self._before, len(name), name, after)
         try:
-            reply = self._trips.execute("EVALSHA", self._sha, *arguments)
+            reply = self._trips.execute("EVALSHA", self._sha, 1, name, *arguments, packed=packed)
         except NoScriptError:  # flushed, restarted, or another master: EVAL runs it and keeps it
-            reply = self._trips.execute("EVAL", self._script, *arguments)
+            reply = self._trips.execute("EVAL", self._script, 1, name, *arguments)
         allowed, remaining, reset, retry = reply
-        return Decision(allowed == 1, limit, remaining, reset / 1000, retry / 1000)
+        return Decision(allowed == 1, arguments[1], remaining, reset / 1000, retry / 1000)
+
+
+@lru_cache(maxsize=1024)
+def _arguments(algorithm: Algorithm, limit: int, window: float) -> tuple[tuple[str, int, int], bytes]:
+    """Return what the script is told after the key, also packed: the same for all requests of one entry."""
+    arguments = (algorithm, *bounded(limit, window))
+    return arguments, b"".join(map(bulk, arguments))
 
 
 def bounded(limit: int, window: float) -> tuple[int, int]:

@@ -101,15 +101,20 @@ class Paced:
         """Read a reply; one that says READONLY is the last of this connection."""
         try:
             return super().read_response(*args, **options)  # type: ignore[misc]  # likewise
-        except ReadOnlyError:
+        except ReadOnlyError as error:
             connection: Any = self
             connection.mark_for_reconnect()
-            self._renew()
+            self.refused(error)
             raise
         except RedisTimeoutError:
             if self._greeted and "timeout" not in options:  # it had all its time, and not what was left of a request's
                 self._renew()
             raise
+
+    def refused(self, error: Exception) -> None:
+        """Take note of an error reply: of a store that does not write, all connections are outdated."""
+        if isinstance(error, ReadOnlyError):
+            self._renew()
 
     def _renew(self) -> None:
         if self._redial is not None:

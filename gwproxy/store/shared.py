@@ -98,6 +98,7 @@ class RedisStore:
     def close(self) -> None:
         """Write the log entries that wait, and close all connections."""
         self.logs.close()
+        self._trips.close()
         self.client.close()
 
     def _key(self, name: str) -> str:

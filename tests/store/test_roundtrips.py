@@ -1,3 +1,5 @@
+"""In threads, where each command takes a connection for itself; tests/store/test_pipeline.py is about greenlets."""
+
 from __future__ import annotations
 
 import contextlib
@@ -9,7 +11,6 @@ import redis
 from redis.exceptions import NoScriptError
 
 from gwproxy.errors import StoreUnavailable
-from gwproxy.store import roundtrips
 from gwproxy.store.breaker import Breaker
 from gwproxy.store.connection import connect
 from gwproxy.store.roundtrips import RoundTrips
@@ -48,43 +49,6 @@ def test_Q06_many_at_once_each_get_their_own(trips):
         return [trips.execute("ECHO", f"{n}/{i}") for i in range(50)]
 
     assert in_threads(20, ask) == [[f"{n}/{i}".encode() for i in range(50)] for n in range(20)]
-
-
-def test_those_who_wait_for_a_trip_go_together(server, trips, client, monkeypatch):
-    monkeypatch.setattr(roundtrips, "PATIENCE", 5.0)
-    trips.execute("PING")
-    sent = []
-    connection = client.connection_pool.get_connection()
-    pack = connection.pack_commands
-    connection.pack_commands = lambda commands: sent.append(len(commands)) or pack(commands)
-    client.connection_pool.release(connection)
-    with server.frozen():
-        first = threading.Thread(target=trips.execute, args=("PING",))
-        first.start()
-        while not sent:
-            time.sleep(0.001)
-        results: list = []
-        rest = threading.Thread(target=lambda: results.extend(in_threads(10, lambda n: trips.execute("ECHO", n))))
-        rest.start()
-        while len(trips._waiting) < 10:
-            time.sleep(0.001)
-    first.join()
-    rest.join()
-    assert sent == [1, 10]
-    assert results == [str(n).encode() for n in range(10)]
-
-
-def test_a_distant_store_is_asked_in_parallel(server, trips):
-    """Who waited long enough for a trip does not wait for its end."""
-    blocker = threading.Thread(target=trips.execute, args=("BLPOP", "never", 2))
-    blocker.start()
-    while not trips._under_way:
-        time.sleep(0.001)
-    began = time.monotonic()
-    assert trips.execute("ECHO", "x") == b"x"
-    assert time.monotonic() - began < 1.5
-    trips.execute("RPUSH", "never", "now")
-    blocker.join()
 
 
 def test_an_error_is_that_of_its_own_command(trips):
@@ -187,7 +151,7 @@ class Killed(BaseException):
     pass
 
 
-def test_Q06_a_leader_that_is_killed_takes_nobody_along_for_long(trips, client):
+def test_Q06_one_that_is_killed_leaves_no_reply_behind(trips, client):
     trips.execute("PING")
     connection = client.connection_pool.get_connection()
 
@@ -199,34 +163,8 @@ def test_Q06_a_leader_that_is_killed_takes_nobody_along_for_long(trips, client):
     with pytest.raises(Killed):
         trips.execute("ECHO", "first")
     del connection.read_response
-    assert trips._under_way == 0
     assert not trips._breaker.is_open
     assert trips.execute("ECHO", "second") == b"second"
-
-
-def test_Q06_one_who_gave_up_is_not_made_to_lead_what_a_killed_one_leaves(trips):
-    first, second = (roundtrips._Call(("PING",), time.monotonic()) for _ in range(2))
-    trips._under_way = 1
-    first.batch = [first, second]  # was handed the lead; the other goes with it, and its time is over
-    assert trips._wait(second) is None
-    trips._leave(first)
-    assert (trips._under_way, trips._waiting, second.batch) == (0, [], None)
-    assert trips.execute("PING") == b"PONG"
-
-
-def test_Q06_one_who_is_killed_while_it_waits_passes_on_what_it_was_to_lead(trips):
-    first, second = roundtrips._Call(("ECHO", "1"), time.monotonic() + 5), roundtrips._Call(("ECHO", "2"), time.monotonic() + 5)
-    trips._under_way = 1
-    trips._waiting = [first, second]
-    with trips._lock:
-        trips._hand_over()
-    assert first.batch == [first, second]
-    trips._leave(first)
-    assert second.batch == [second]
-    assert second.gate.acquire(timeout=0)
-    trips._lead(second.batch, second.deadline)
-    assert second.result() == b"2"
-    assert trips._under_way == 0
 
 
 def test_it_uses_the_clients_own_pool(trips, client):
