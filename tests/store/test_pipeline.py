@@ -1,7 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import socket
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import trustme
+
+from tests.conftest import Server
 from tests.store import greenlets
 
 # Without the bounds of the request path: a busy machine must not fail a test. Who tests them sets them.
@@ -226,3 +233,40 @@ def test_another_thread_is_refused_and_disturbs_nobody(run):
         print(trips.execute("ECHO", "3"))
     """)
     assert output == ["b'1'", "the store belongs to another thread of this worker", "b'3'"]
+
+
+@pytest.fixture
+def over_tls():
+    with tempfile.TemporaryDirectory(prefix="gws-") as name, socket.create_server(("127.0.0.1", 0)) as reserved:
+        folder, port = Path(name), reserved.getsockname()[1]
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(folder / "ca.pem")
+        ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+        reserved.close()
+        files = [
+            "--tls-cert-file",
+            f"{folder}/server.pem",
+            "--tls-key-file",
+            f"{folder}/server.pem",
+            "--tls-ca-cert-file",
+            f"{folder}/ca.pem",
+        ]
+        server = Server(folder, "--tls-port", str(port), "--tls-auth-clients", "no", "--requirepass", "secret", *files)
+        server.url = f"unix://:secret@{server.socket}"
+        server.start()
+        yield SimpleNamespace(url=f"rediss://:secret@localhost:{port}/3?ssl_ca_certs={folder}/ca.pem", process=server.process)
+        server.kill()
+
+
+def test_over_tls_too_with_a_password_and_a_database_of_ones_own(over_tls):
+    script = """
+        print(at_once(*[lambda n=n: trips.execute("ECHO", n) for n in range(3)]))
+        value = os.urandom(1 << 20) * 8
+        put, got = lambda: trips.execute("SET", "k", value), lambda: trips.execute("GET", "k") == value
+        print(at_once(put, lambda: trips.execute("ECHO", "x"), got), client.get("k") == value, client.info("keyspace").keys())
+        connect(url, timeout=5.0).execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        gevent.sleep(0.05)
+        print(trips.execute("ECHO", "again"))
+    """
+    output = greenlets.run(over_tls, script, BEFORE)
+    assert output == ["[b'0', b'1', b'2']", "[b'OK', b'x', True] True dict_keys(['db3'])", "b'again'"]
