@@ -33,7 +33,10 @@ class Decision:
 
 
 class Store(Protocol):
-    """Shared counters and keys. Names are put below the gateway's prefix; every key has a lifetime."""
+    """Shared counters and keys. Names are put below the gateway's prefix; every key has a lifetime.
+
+    Not for what :meth:`Gateway.in_thread` runs: there it is unavailable.
+    """
 
     def take(self, name: str, *, limit: int, window: float, algorithm: Algorithm = "fixed_window") -> Decision:
         """Take one from the counter ``name``, by the store's own clock, exact across all workers.

@@ -139,6 +139,10 @@ class Pipeline:
                 line.ready()  # the loop may have been held by somebody while the reply came
                 if line.overdue(now):
                     line.fail(RedisTimeoutError("the store did not answer in its time"))
+        late = [call for call in self._gathered if 0 < call.deadline <= now]  # held back, or still without a connection
+        if late:
+            self._gathered = [call for call in self._gathered if call not in late]
+            self.tell(late, RedisTimeoutError("the store did not answer in its time"))
         if not self._gathered and not any(line.waiting for line in self._lines):
             self._ticking = False
             self._tick.stop()
@@ -148,6 +152,10 @@ class Pipeline:
         self.breaker.succeeded()
         self._usual = max(monotonic() - sent, 0.9 * self._usual)
         self._patience = PATIENCE + 2 * self._usual
+        self.let_leave()
+
+    def let_leave(self) -> None:
+        """Write at the end of this turn what was held back."""
         if self._gathered and not self._leaving:
             self._leaving = True
             self._hub.loop.run_callback(self._leave)
@@ -180,7 +188,12 @@ class Pipeline:
         failure: Exception = RedisConnectionError("connecting was interrupted")
         try:
             connection = self._bound(self._timeout, self._pool.get_connection)
-            self._line = _Line(self, self._hub, self._pool, connection)
+            try:
+                self._line = _Line(self, self._hub, self._pool, connection)
+            except OSError:  # no descriptor left
+                connection.disconnect()
+                self._pool.release(connection)
+                raise
             self._lines.append(self._line)
         except STORE_ERRORS as error:
             failure = error
@@ -265,6 +278,7 @@ class _Line:
             self._pipeline.breaker.failed(grave)
             self._connection.refused(grave)
             self.retire()
+            self._pipeline.let_leave()
         elif answered:
             self._pipeline.answered(answered[0].sent)
             if self._retired and not self.waiting:

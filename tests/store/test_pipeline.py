@@ -140,6 +140,22 @@ def test_Q11_a_store_that_refuses_to_write_is_left_and_opens_the_breaker(run, cl
     assert output == ["True True True", "True True"]
 
 
+def test_Q11_who_was_held_back_behind_one_that_is_refused_is_answered(run, client):
+    client.config_set("maxmemory", 1)
+    output = run("""
+        trips.execute("PING")
+        os.kill(pid, signal.SIGSTOP)
+        refused = gevent.spawn(caught, "SET", "k", "v")
+        gevent.sleep(0.5)  # later than it has ever been
+        held = gevent.spawn(caught, "ECHO", "x")
+        gevent.sleep(0.05)
+        print(len(trips._pipeline._gathered))
+        os.kill(pid, signal.SIGCONT)
+        print("maxmemory" in refused.get(), held.get(timeout=4))
+    """)
+    assert output == ["1", "True b'x'"]
+
+
 def test_Q11_of_a_demoted_master_all_connections_are_replaced(run, client):
     client.replicaof("127.0.0.1", 1)
     try:
