@@ -19,7 +19,7 @@ MAX_HEAD = 64 * 1024  # bytes
 MAX_FIELDS = 100
 MAX_INTERIM = 10
 
-_MOST_STATUSES, _MOST_BYTES = 256, 512 * 1024  # of lines that are remembered; in memory they take about five times that
+_MOST_STATUSES, _MOST_BYTES = 256, 128 * 1024  # of lines that are remembered; in memory they take about five times that
 
 _FRAMING = frozenset(("content-length", "transfer-encoding"))
 

@@ -20,7 +20,7 @@ from gwproxy.worker.fields import HOST, cgi_name
 LONGEST_HEAD = 16 * 1024
 #: Bytes of lines that are remembered; in memory they take about five times that. More, and all are forgotten: an order to
 #: forget them by would cost every request, and a flood of new lines gains nothing.
-MOST_BYTES = 512 * 1024
+MOST_BYTES = 128 * 1024
 
 _METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _TARGET = re.compile(rb"/[!\"$-~]*+")
