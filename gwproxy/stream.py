@@ -108,13 +108,13 @@ class LoopStream:
     # ---- waiting to read: in the hub, all but the first
 
     def _wait(self, until: float) -> None:
+        if self._watch is None:
+            raise OSError("the stream is closed")
         self._waiter = getcurrent()
         self._until = until
         if until < self._rings_at:
             self._ring_at(until)
         if not self._watching:
-            if self._watch is None:
-                raise OSError("the stream is closed")
             self._watching = True
             self._watch.start(self._ready)
         try:
