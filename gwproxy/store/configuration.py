@@ -5,24 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError
 
 from gwproxy.errors import CommandFailed, GatewayError, StoreUnavailable
-from gwproxy.store.connection import STORE_ERRORS, describe
+from gwproxy.store.asking import Asking, text_of
 from gwproxy.store.counters import load_script, sha1
 from gwproxy.store.log_tail import LogTail
 from gwproxy.store.subscription import Subscription
 
-T = TypeVar("T")
-
 HEARTBEAT_TTL = 10  # seconds
-KEPT_REVISIONS = 1000
 _PAGE = 20  # revisions a round trip: each carries a whole configuration
 _FINGERPRINT = "local v = redis.call('GET', KEYS[1]) if not v or v == '' then return false end return redis.sha1hex(v)"
 
@@ -55,6 +51,31 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
+class Latest:
+    """What is live, and which revision it is, both of one moment.
+
+    :ivar data: None if there is no configuration.
+    :ivar revision: of ``data``; without data the newest that there was, 0 if there was none. None: ``data`` was ``SET`` by
+        somebody and has no revision yet.
+    """
+
+    data: bytes | None
+    revision: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of the history is kept; applied by every change, and by whoever notes one. The newest entry always stays.
+
+    :ivar revisions: how many at most, the live one included; 1 or more.
+    :ivar days: how old they may be, at most; 0: any age.
+    """
+
+    revisions: int = 1000
+    days: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Published:
     """A configuration that is live now."""
 
@@ -84,7 +105,7 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-class ConfigurationStore:
+class ConfigurationStore(Asking):
     """The configuration of one gateway in Redis, for workers that read it and commands that change it.
 
     Every method raises :class:`~gwproxy.errors.StoreUnavailable` if the store does not answer, with a message fit for
@@ -93,12 +114,13 @@ class ConfigurationStore:
     :param client: of :func:`~gwproxy.store.connection.connect`, with a timeout (2 s, say) that fits the largest
         configuration; not the one of the request path.
     :param prefix: of every key, with its colon.
+    :param retention: how much of the history this process keeps when it adds to it.
     """
 
-    def __init__(self, client: redis.Redis, prefix: str = "gw:") -> None:
-        self._client: Any = client  # redis-py's own types admit str where it returns bytes
-        self._prefix = prefix
+    def __init__(self, client: redis.Redis, prefix: str = "gw:", retention: Retention = Retention()) -> None:
+        super().__init__(client, prefix)
         self._revisions = load_script("revisions.lua")
+        self._retention = (retention.revisions, round(retention.days * 86_400_000))
 
     # ---- the live configuration
 
@@ -115,24 +137,26 @@ class ConfigurationStore:
         reply = self._evaluate(_FINGERPRINT, ("routes",))
         return reply.decode() if reply else None
 
-    def publish(
-        self, data: bytes, *, actor: str, comment: str = "", expected_revision: int | None = None, keep: int = KEPT_REVISIONS
-    ) -> Published:
+    def latest(self) -> Latest:
+        """Read the live configuration and which revision it is."""
+        _, revision, noted, data = self._run("look")
+        return Latest(data or None, int(revision) if noted else None)
+
+    def publish(self, data: bytes, *, actor: str, comment: str = "", expected_revision: int | None = None) -> Published:
         """Make ``data`` live, as a new revision, and tell the workers.
 
         A configuration that somebody had ``SET`` without a revision gets one first, so that it is not lost.
 
         :param expected_revision: the one that ``data`` was made from; None overwrites whatever is there.
-        :param keep: how many revisions stay in the history, about.
         :raises RevisionConflict: the current revision is another one; nothing was changed.
         """
-        published = self._publish("publish", data, actor, comment, expected_revision, keep)
+        published = self._publish("publish", data, actor, comment, expected_revision)
         assert published is not None, "only a seed can find a configuration present"  # noqa: S101
         return published
 
     def seed(self, data: bytes, actor: str) -> Published | None:
         """Publish ``data`` if there is no configuration; None if there is one. Of many callers, one publishes."""
-        return self._publish("seed", data, actor, "", None, KEPT_REVISIONS)
+        return self._publish("seed", data, actor, "", None)
 
     def note_external(self, data: bytes, digest: str) -> int:
         """Return the revision of ``data``, which was read from the store; a bare ``SET`` gets the next one.
@@ -142,7 +166,7 @@ class ConfigurationStore:
 
         :param digest: SHA-256 of ``data``, in hex.
         """
-        reply = self._run("note", sha1(data), digest, KEPT_REVISIONS)
+        reply = self._run("note", sha1(data), digest, *self._retention)
         return int(reply[1]) if reply[0] == b"done" else 0
 
     # ---- the history
@@ -150,7 +174,7 @@ class ConfigurationStore:
     def history(self, count: int | None = None) -> list[Revision]:
         """Return the newest ``count`` revisions, newest first; None: all."""
         found: list[Revision] = []
-        for revision in self._walk():
+        for revision in self.walk():
             if count is not None and len(found) >= count:
                 break
             found.append(revision)
@@ -158,10 +182,23 @@ class ConfigurationStore:
 
     def revision(self, number: int) -> Revision | None:
         """Return revision ``number``; None if the history has none."""
-        for revision in self._walk():
+        for revision in self.walk():
             if revision.revision <= number:
                 return revision if revision.revision == number else None
         return None
+
+    def walk(self) -> Iterator[Revision]:
+        """Yield every revision, newest first, reading some at a time."""
+        last = "+"
+        while True:
+            entries = self._ask(partial(self._client.xrevrange, self._key("history"), max=last, count=_PAGE))
+            for _, fields in entries:
+                revision = _revision(fields)
+                if revision is not None:
+                    yield revision
+            if len(entries) < _PAGE:
+                return
+            last = "(" + entries[-1][0].decode()
 
     # ---- the workers
 
@@ -183,12 +220,21 @@ class ConfigurationStore:
         start = self._key("worker:")
         pattern = re.sub(r"([*?\[\]\\])", r"\\\1", start) + "*"
         keys = self._ask(lambda: sorted(set(self._client.scan_iter(match=pattern, count=1000))))
-        found = []
-        for key in keys:
-            fields = self._ask(partial(self._client.hgetall, key))
-            if fields:  # else it expired meanwhile
-                found.append({"id": key.decode()[len(start) :]} | {_text(name): _text(value) for name, value in fields.items()})
-        return found
+        return self.heartbeats(text_of(key)[len(start) :] for key in keys)
+
+    def heartbeats(self, ids: Iterable[str]) -> list[dict[str, str]]:
+        """Return the heartbeats of these workers, as far as they live; costs one round trip, however many keys there are."""
+        ids = list(ids)
+
+        def send() -> Any:
+            pipeline = self._client.pipeline(transaction=False)
+            for worker_id in ids:
+                pipeline.hgetall(self._key(f"worker:{worker_id}"))
+            return pipeline.execute()
+
+        found = zip(ids, self._ask(send), strict=True)
+        # One without fields has expired meanwhile.
+        return [{"id": i} | {text_of(name): text_of(value) for name, value in fields.items()} for i, fields in found if fields]
 
     def forget(self, worker_id: str) -> None:
         """Remove a worker's heartbeat: it has stopped."""
@@ -224,67 +270,27 @@ class ConfigurationStore:
                 continue
             yield from entries
 
-    def close(self) -> None:
-        """Close all connections."""
-        self._client.close()
-
     # ---- below
 
-    def _publish(self, how: str, data: bytes, actor: str, comment: str, expected: int | None, keep: int) -> Published | None:
+    def _publish(self, how: str, data: bytes, actor: str, comment: str, expected: int | None) -> Published | None:
         if not data:
             raise CommandFailed("an empty configuration cannot be published; one without routes is []")
         digest = digest_of(data)
-        arguments = (data, digest, actor, comment, "" if expected is None else expected, keep, self._key("reload"))
+        arguments = (data, digest, actor, comment, "" if expected is None else expected, *self._retention, self._key("reload"))
         for _ in range(10):
             outcome, *rest = self._run(how, *arguments)
             if outcome == b"done":
                 return Published(int(rest[0]), digest)
             if outcome == b"conflict":
-                raise RevisionConflict(int(rest[0]), _text(rest[1]), _text(rest[2]))
+                raise RevisionConflict(int(rest[0]), text_of(rest[1]), text_of(rest[2]))
             if outcome == b"present":
                 return None
             self.note_external(rest[0], digest_of(rest[0]))
         raise StoreUnavailable(f"{self._key('routes')} is being overwritten all the time by somebody else")
 
-    def _walk(self) -> Iterator[Revision]:
-        last = "+"
-        while True:
-            entries = self._ask(partial(self._client.xrevrange, self._key("history"), max=last, count=_PAGE))
-            for _, fields in entries:
-                revision = _revision(fields)
-                if revision is not None:
-                    yield revision
-            if len(entries) < _PAGE:
-                return
-            last = "(" + entries[-1][0].decode()
-
     def _run(self, *arguments: str | bytes | int) -> list[Any]:
         reply: list[Any] = self._evaluate(self._revisions, ("routes", "revision", "history"), *arguments)
         return reply
-
-    def _evaluate(self, script: str, names: tuple[str, ...], *arguments: str | bytes | int) -> Any:
-        rest = (len(names), *map(self._key, names), *arguments)
-
-        def send() -> Any:
-            try:
-                return self._client.execute_command("EVALSHA", sha1(script), *rest)
-            except NoScriptError:
-                return self._client.execute_command("EVAL", script, *rest)
-
-        return self._ask(send)
-
-    def _ask(self, function: Callable[[], T]) -> T:
-        try:
-            return function()
-        except STORE_ERRORS as error:
-            raise StoreUnavailable(describe(error)) from error
-
-    def _key(self, name: str) -> str:
-        return self._prefix + name
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
 
 
 def _revision(fields: dict[bytes, bytes]) -> Revision | None:
@@ -292,5 +298,5 @@ def _revision(fields: dict[bytes, bytes]) -> Revision | None:
     number = fields.get(b"revision", b"")
     if not re.fullmatch(rb"\d{1,15}", number) or b"configuration" not in fields:
         return None
-    digest, at, actor, comment = (_text(fields.get(name, b"")) for name in (b"digest", b"at", b"actor", b"comment"))
+    digest, at, actor, comment = (text_of(fields.get(name, b"")) for name in (b"digest", b"at", b"actor", b"comment"))
     return Revision(int(number), digest, at, actor, comment, fields[b"configuration"])

@@ -1,10 +1,12 @@
 -- Changes the live configuration and its history, each in one step.
 --
 -- KEYS     routes, revision, history
--- ARGV[1]  publish: configuration, sha256, actor, comment, expected revision or '', how many to keep, channel
+-- ARGV[1]  publish: configuration, sha256, actor, comment, expected revision or '', how many to keep, for how many ms (0: for ever), channel
 --          seed:    as publish, but only if there are no routes
---          note:    sha1 of the configuration, its sha256, how many to keep
+--          note:    sha1 of the configuration, its sha256, how many to keep, for how many ms
+--          look:    nothing
 -- returns  {'done', revision}
+--          {'done', revision, 1 if the live configuration is that revision, the live configuration or ''}  look
 --          {'absent'}  note: the live configuration is another one, and this one is not in the history
 --          {'conflict', revision, actor, at}
 --          {'present', revision}  seed: there are routes already
@@ -45,15 +47,22 @@ local function iso(seconds, microseconds)
     math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, microseconds)
 end
 
-local function record(revision, digest, actor, comment, configuration, keep)
+-- What is added is the live one, and neither bound takes the newest entry: there is no MAXLEN below 1, and its id is not
+-- below the store's time. Not '~', which would keep a hundred small ones more, or any number of old ones.
+local function record(revision, digest, actor, comment, configuration, keep, lifetime)
   local clock = redis.call('TIME')
   redis.call('SET', counter, string.format('%.0f', revision))
-  redis.call('XADD', history, 'MAXLEN', '~', keep, '*', 'revision', string.format('%.0f', revision), 'digest', digest,
-    'at', iso(tonumber(clock[1]), tonumber(clock[2])), 'actor', actor, 'comment', comment, 'configuration', configuration)
+  redis.call('XADD', history, 'MAXLEN', '=', math.max(1, tonumber(keep)), '*', 'revision', string.format('%.0f', revision),
+    'digest', digest, 'at', iso(tonumber(clock[1]), tonumber(clock[2])), 'actor', actor, 'comment', comment,
+    'configuration', configuration)
+  if tonumber(lifetime) > 0 then
+    local oldest = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) - tonumber(lifetime)
+    if oldest > 0 then redis.call('XTRIM', history, 'MINID', '=', string.format('%.0f', oldest)) end
+  end
 end
 
 local function publish(only_if_absent)
-  local configuration, digest, actor, comment, expected, keep, channel = unpack(ARGV, 2)
+  local configuration, digest, actor, comment, expected, keep, lifetime, channel = unpack(ARGV, 2)
   local live, last = redis.call('GET', routes), newest()
   if live == '' then live = false end
   if live and only_if_absent then return {'present', current(last)} end
@@ -64,13 +73,13 @@ local function publish(only_if_absent)
   end
   revision = revision + 1
   redis.call('SET', routes, configuration)
-  record(revision, digest, actor, comment, configuration, keep)
+  record(revision, digest, actor, comment, configuration, keep, lifetime)
   redis.call('PUBLISH', channel, string.format('{"revision":%.0f,"digest":"%s"}', revision, digest))
   return {'done', revision}
 end
 
 local function note()
-  local hash, digest, keep = unpack(ARGV, 2)
+  local hash, digest, keep, lifetime = unpack(ARGV, 2)
   local last = newest()
   local revision = current(last)
   if last.digest == digest then
@@ -79,7 +88,7 @@ local function note()
   end
   local live = redis.call('GET', routes)
   if live and live ~= '' and redis.sha1hex(live) == hash then
-    record(revision + 1, digest, 'external', '', live, keep)
+    record(revision + 1, digest, 'external', '', live, keep, lifetime)
     return {'done', revision + 1}
   end
   for _, entry in ipairs(redis.call('XREVRANGE', history, '+', '-', 'COUNT', 20)) do
@@ -89,5 +98,11 @@ local function note()
   return {'absent'}
 end
 
+local function look()
+  local live, last = redis.call('GET', routes) or '', newest()
+  return {'done', current(last), (live == '' or live == last.configuration) and 1 or 0, live}
+end
+
+if ARGV[1] == 'look' then return look() end
 if ARGV[1] == 'note' then return note() end
 return publish(ARGV[1] == 'seed')

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gwproxy.errors import CommandFailed, StoreUnavailable
-from gwproxy.store.configuration import ConfigurationStore, RevisionConflict, digest_of
+from gwproxy.store.configuration import ConfigurationStore, Latest, Retention, RevisionConflict, digest_of
 from gwproxy.store.connection import connect
 
 ONE, TWO, THREE = b'[{"path": "/one"}]', b'[{"path": "/two"}]', b'[{"path": "/three"}]'
@@ -154,11 +154,64 @@ def test_Q14_a_revision_is_higher_than_any_before_whatever_happened_to_the_count
     assert store.publish(ONE, actor="me").revision > 6
 
 
-def test_the_history_is_bounded(store):
-    for n in range(60):
-        store.publish(b"[%d]" % n + b" " * 5000, actor="me", keep=10)
-    assert 10 <= len(store.history()) <= 12
-    assert store.history()[0].revision == 60
+@pytest.mark.parametrize("keep", [1, 10])
+def test_the_history_is_bounded_by_count(client, keep):
+    store = ConfigurationStore(client, retention=Retention(revisions=keep))
+    for n in range(30):
+        store.publish(b"[%d]" % n, actor="me")
+    assert [entry.revision for entry in store.history()] == list(range(30, 30 - keep, -1))
+    client.set("gw:routes", ONE)
+    assert store.note_external(ONE, digest_of(ONE)) == 31
+    assert [entry.revision for entry in store.history()] == list(range(31, 31 - keep, -1))
+
+
+def old_entry(client, revision: int, days: float) -> None:
+    """An entry as somebody made it so many days ago."""
+    data = b"[%d]" % revision
+    fields = {"revision": revision, "digest": digest_of(data), "at": "then", "actor": "me", "comment": "", "configuration": data}
+    client.xadd("gw:history", fields, id=f"{int((time.time() - days * 86_400) * 1000)}-0")
+    client.mset({"gw:routes": data, "gw:revision": revision})
+
+
+def test_the_history_is_bounded_by_age(client):
+    for revision, days in ((1, 9.0), (2, 8.0), (3, 6.0)):
+        old_entry(client, revision, days)
+    store = ConfigurationStore(client, retention=Retention(days=7))
+    store.publish(ONE, actor="me")
+    assert [entry.revision for entry in store.history()] == [4, 3]
+
+
+@pytest.mark.parametrize("retention", [Retention(revisions=1), Retention(days=0.5), Retention(revisions=1, days=1e-9)])
+def test_the_live_revision_outlives_both_bounds(client, retention):
+    old_entry(client, 1, 400.0)
+    store = ConfigurationStore(client, retention=retention)
+    assert store.latest() == Latest(b"[1]", 1)
+    assert store.note_external(b"[1]", digest_of(b"[1]")) == 1
+    assert [entry.revision for entry in store.history()] == [1]  # whatever its age: nothing came after it
+    store.publish(ONE, actor="me")
+    assert [(entry.revision, entry.configuration) for entry in store.history()] == [(2, ONE)]
+    assert store.latest() == Latest(ONE, 2)
+
+
+def test_by_default_no_age_is_too_old(store, client):
+    old_entry(client, 1, 4000.0)
+    store.publish(ONE, actor="me")
+    assert [entry.revision for entry in store.history()] == [2, 1]
+
+
+def test_the_latest_is_what_is_live_and_its_revision(store, client):
+    assert store.latest() == Latest(None, 0)
+    store.publish(ONE, actor="me")
+    assert store.latest() == Latest(ONE, 1)
+    client.set("gw:routes", TWO)
+    assert store.latest() == Latest(TWO, None)
+    store.note_external(TWO, digest_of(TWO))
+    assert store.latest() == Latest(TWO, 2)
+    client.delete("gw:routes")
+    assert store.latest() == Latest(None, 2)
+    client.delete("gw:history", "gw:revision")
+    client.set("gw:routes", ONE)
+    assert store.latest() == Latest(ONE, None)
 
 
 # ---- changes by others
@@ -260,6 +313,8 @@ def test_a_heartbeat_is_the_whole_truth_and_is_forgotten(store, client):
     store.heartbeat("host-2-b", {"state": "starting"})
     assert store.workers() == [{"id": "host-1-a", "state": "ready"}, {"id": "host-2-b", "state": "starting"}]
     assert 8_000 < client.pttl("gw:worker:host-1-a") <= 10_000
+    assert store.heartbeats(["host-2-b", "gone"]) == [{"id": "host-2-b", "state": "starting"}]
+    assert store.heartbeats([]) == []
     store.forget("host-1-a")
     assert [worker["id"] for worker in store.workers()] == ["host-2-b"]
 
@@ -320,6 +375,8 @@ def test_Q03_every_method_says_that_the_store_is_away():
             store.fingerprint,
             store.history,
             store.workers,
+            store.latest,
+            lambda: store.heartbeats(["w"]),
             store.access_log,
             lambda: store.revision(1),
             lambda: store.publish(ONE, actor="me"),

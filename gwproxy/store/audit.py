@@ -1,0 +1,107 @@
+"""Who changed what, and who was refused: the audit stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from gwproxy.errors import StoreUnavailable
+from gwproxy.store.asking import Asking, text_of
+
+#: How many entries stay, about.
+KEPT = 10_000
+
+_MOST_DETAIL = 2_000  # characters
+
+Outcome = Literal["done", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Something that somebody did, or was not allowed to do.
+
+    :ivar at: ISO 8601, UTC, by the store's clock.
+    :ivar action: what was asked for, e.g. ``apply``, ``rollback``, ``token create``.
+    :ivar outcome: ``done`` or ``refused``.
+    :ivar revision: the one that was made, or was to be based on; None if the action is about none.
+    :ivar detail: for people; without secrets.
+    """
+
+    at: str
+    actor: str
+    action: str
+    outcome: str
+    revision: int | None
+    detail: str
+
+
+class AuditLog(Asking):
+    """The stream ``gw:audit``: the newest entries, bounded, written by whoever acts.
+
+    Every method raises :class:`~gwproxy.errors.StoreUnavailable` if the store does not answer.
+    """
+
+    def record(self, actor: str, action: str, outcome: Outcome, detail: str = "", revision: int | None = None) -> None:
+        """Add an entry.
+
+        :param detail: for people, without secrets; beyond 2,000 characters it is cut.
+        """
+        detail = detail if len(detail) <= _MOST_DETAIL else f"{detail[: _MOST_DETAIL - 1]}…"
+
+        def send() -> None:
+            seconds, microseconds = self._client.time()  # the store's: those who write have clocks of their own
+            at = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds).isoformat(timespec="microseconds")
+            fields = {"at": at.replace("+00:00", "Z"), "actor": actor, "action": action, "outcome": outcome}
+            fields |= {"revision": "" if revision is None else str(revision), "detail": detail}
+            self._client.xadd(self._key("audit"), fields, maxlen=KEPT, approximate=True)
+
+        self._ask(send)
+
+    def entries(self, count: int = 100) -> list[AuditEntry]:
+        """Return the newest ``count`` entries, newest last."""
+        return [entry for _, entry in self._newest(count)]
+
+    def follow(self, count: int = 10, *, interval: float = 0.5, sleep: Callable[[float], object] = time.sleep) -> Iterator[AuditEntry]:
+        """Yield the newest ``count`` entries, then each new one, for ever.
+
+        Once it has begun, it waits while the store is away.
+
+        :param interval: seconds between looks.
+        :raises StoreUnavailable: the store did not answer the first time.
+        """
+        last = "0-0"
+        if newest := self._newest(1):
+            last = newest[0][0]
+            for entry_id, entry in self._newest(count):
+                last = max(last, entry_id, key=_order)
+                yield entry
+        while True:
+            sleep(interval)
+            try:
+                found = self._ask(lambda: self._client.xrange(self._key("audit"), min=f"({last}", count=100))  # noqa: B023
+            except StoreUnavailable:
+                continue
+            for entry_id, fields in found:
+                last = text_of(entry_id)
+                yield _entry(fields)
+
+    def _newest(self, count: int) -> list[tuple[str, AuditEntry]]:
+        if count <= 0:
+            return []
+        found = self._ask(lambda: self._client.xrevrange(self._key("audit"), count=count))
+        return [(text_of(entry_id), _entry(fields)) for entry_id, fields in reversed(found)]
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
+
+
+def _entry(fields: dict[bytes, bytes]) -> AuditEntry:
+    at, actor, action, outcome, revision, detail = (
+        text_of(fields.get(name, b"")) for name in (b"at", b"actor", b"action", b"outcome", b"revision", b"detail")
+    )
+    return AuditEntry(at, actor, action, outcome, int(revision) if revision.isascii() and revision.isdecimal() else None, detail)
