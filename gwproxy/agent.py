@@ -34,7 +34,7 @@ from gwproxy.ports import Store
 from gwproxy.process import descriptors, resident
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
-from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import connect
 from gwproxy.store.redial import Redial
 from gwproxy.store.shared import LocalStore, RedisStore
@@ -159,7 +159,8 @@ class Agent:
         redial = Redial()
         store = RedisStore.from_url(settings.redis_url, prefix=settings.prefix, redial=redial)
         client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
-        self._store, self._configurations = store, ConfigurationStore(client, settings.prefix)
+        retention = Retention(settings.history_keep, settings.history_days)
+        self._store, self._configurations = store, ConfigurationStore(client, settings.prefix, retention)
         self._run(store.logs.run, self._stopping)
         self._run(store.attend, self._stopping)
 

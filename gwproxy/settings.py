@@ -35,6 +35,9 @@ class Settings:
     :ivar body_rate: bytes a second, the least a body must average after the first ``body_timeout`` seconds.
     :ivar write_timeout: seconds a client may leave its response unread.
     :ivar max_in_flight: requests a worker serves at once, tunnels included; further ones are answered 503. 0: no bound.
+    :ivar actor: who acts by commands, for the history; None: whoever is logged in.
+    :ivar history_keep: how many revisions stay in the history at most.
+    :ivar history_days: days after which a revision leaves the history. 0: never.
     :ivar max_memory: bytes of resident memory beyond which a worker is replaced. 0: no bound.
     """
 
@@ -57,6 +60,9 @@ class Settings:
     write_timeout: float = 30.0
     max_in_flight: int = 1000
     max_memory: int = 1 << 30
+    actor: str | None = None
+    history_keep: int = 1000
+    history_days: float = 0.0
 
     def may_reference(self, name: str) -> bool:
         """Whether a configuration may reference the environment variable ``name``."""
@@ -94,6 +100,9 @@ class Settings:
             write_timeout=read.seconds("WRITE_TIMEOUT", 30.0),
             max_in_flight=read.count("MAX_IN_FLIGHT", 1000),
             max_memory=read.size("MAX_MEMORY", 1 << 30),
+            actor=read.text("ACTOR"),
+            history_keep=read.count("HISTORY_KEEP", 1000, least=1),
+            history_days=read.days("HISTORY_DAYS", 0.0),
         )
 
 
@@ -128,13 +137,25 @@ class _Reader:
             raise CommandFailed(f"GWPROXY_{name} is {text!r}; it must be a number above 0")
         return value
 
-    def count(self, name: str, default: int) -> int:
+    def count(self, name: str, default: int, *, least: int = 0) -> int:
         text = self.text(name)
         if text is None:
             return default
-        if not (text.isascii() and text.isdecimal() and len(text) < 10):
-            raise CommandFailed(f"GWPROXY_{name} is {text!r}; it must be a whole number, 0 for no bound")
+        if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) >= least):
+            raise CommandFailed(
+                f"GWPROXY_{name} is {text!r}; it must be a whole number, {'0 for no bound' if not least else f'{least} or more'}"
+            )
         return int(text)
+
+    def days(self, name: str, default: float) -> float:
+        text = self.text(name)
+        try:
+            value = float(text) if text else default
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < 1e6:
+            raise CommandFailed(f"GWPROXY_{name} is {text!r}; it must be a number of days, 0 for no bound")
+        return value
 
     def size(self, name: str, default: int) -> int:
         text = self.text(name)

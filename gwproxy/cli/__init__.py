@@ -21,7 +21,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("gwproxy.cli.run", "Run the gateway."),
     "demo": ("gwproxy.cli.demo", "Run the gateway with sample services and a sample configuration."),
     "check": ("gwproxy.cli.check", "Validate a configuration file."),
-    "export": ("gwproxy.cli.export", "Print the live configuration as YAML."),
+    "diff": ("gwproxy.cli.diff", "Show what differs between two configurations."),
+    "apply": ("gwproxy.cli.apply", "Make a configuration live, as a new revision."),
+    "history": ("gwproxy.cli.history", "Show past revisions, newest first."),
+    "blame": ("gwproxy.cli.blame", "Show who gave each field of a route the value it has."),
+    "rollback": ("gwproxy.cli.rollback", "Make an earlier revision live again."),
+    "export": ("gwproxy.cli.export", "Print the live configuration as YAML, or a past one."),
     "status": ("gwproxy.cli.status", "Show what every worker runs, and the health of upstreams."),
     "explain": ("gwproxy.cli.explain", "Show which route a request takes, why each other does not, and what happens on the way."),
     "logs": ("gwproxy.cli.logs", "Show the access log, newest last."),
@@ -33,6 +38,7 @@ Examples:
   gwproxy demo                          see it work
   gwproxy check gateway.yaml            is this configuration valid?
   gwproxy run gateway.yaml              serve it
+  gwproxy apply gateway.yaml --wait     change it, and know that every worker has it
   gwproxy explain GET /api/users/7      where would this request go?
 """
 

@@ -1,4 +1,4 @@
-"""``gwproxy export``: the live configuration, as it was written, to be edited and applied again."""
+"""``gwproxy export``: the live configuration or a past one, as it was written, to be edited and applied again."""
 
 from __future__ import annotations
 
@@ -8,39 +8,56 @@ from typing import Any
 import click
 
 from gwproxy.cli.output import json_option, print_json, print_warning
-from gwproxy.cli.store_option import live_configuration, redis_option
+from gwproxy.cli.store_option import live_configuration, open_configuration, redis_option
 from gwproxy.controlplane.masking import mask
 from gwproxy.controlplane.places import Path, path_text
 from gwproxy.controlplane.text import read
+from gwproxy.errors import CommandFailed
 from gwproxy.registry import Registry
 
 EPILOG = """\b
 Examples:
-  gwproxy export > gateway.yaml
-  gwproxy export --redis redis://10.0.0.9/0
+  gwproxy export > gateway.yaml         edit it, then: gwproxy apply gateway.yaml
+  gwproxy export --revision 6
+  gwproxy export --show-secrets         to move it to another gateway
   gwproxy export --json | jq '.routes[].id'
 """
 
 
 @click.command(epilog=EPILOG)
+@click.option("--revision", type=click.IntRange(min=1), metavar="REVISION", help="A past revision instead of what is live.")
+@click.option("--show-secrets", is_flag=True, help="Print secrets that were written as plain text, instead of ***.")
 @redis_option
 @json_option
-def command(redis_url: str | None, as_json: bool) -> int:
+def command(revision: int | None, show_secrets: bool, redis_url: str | None, as_json: bool) -> int:
     """Print the live configuration as YAML.
 
     It is printed as it was written, so that applying it again changes nothing: references such as ${NAME} stay
-    references, and defaults are not filled in. A secret that was written as plain text is therefore printed as plain
-    text; stderr says where one seems to be.
+    references, and defaults are not filled in. A secret that was written as plain text is printed as ***, for which 'gwproxy
+    apply' keeps what is live at that place; stderr says where.
     """
-    tree = read(*live_configuration(redis_url)).tree
-    secrets = [path_text(path) for path in _differences(tree, mask(tree, Registry.discover()))]
+    tree = read(*_configuration(revision, redis_url)).tree
+    masked = mask(tree, Registry.discover())
+    secrets = ", ".join(path_text(path) for path in _differences(tree, masked))
+    shown = tree if show_secrets else masked
     if as_json:
-        print_json(tree)
+        print_json(shown)
     else:
-        click.echo(to_yaml(tree), nl=False)
-    if secrets:
-        print_warning(f"the output holds what seem to be secrets as plain text, at {', '.join(secrets)}; use ${{NAME}} instead")
+        click.echo(to_yaml(shown), nl=False)
+    if secrets and show_secrets:
+        print_warning(f"the output holds what seem to be secrets as plain text, at {secrets}; use ${{NAME}} instead")
+    elif secrets:
+        print_warning(f"secrets are masked, at {secrets}; 'gwproxy apply' keeps what is live there, and --show-secrets prints them")
     return 0
+
+
+def _configuration(revision: int | None, redis_url: str | None) -> tuple[bytes, str]:
+    if revision is None:
+        return live_configuration(redis_url)
+    found = open_configuration(redis_url).revision(revision)
+    if found is None:
+        raise CommandFailed(f"the history has no revision {revision}; 'gwproxy history' lists those that are kept")
+    return found.configuration, f"revision {revision}"
 
 
 def to_yaml(tree: Any) -> str:

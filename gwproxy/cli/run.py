@@ -19,7 +19,7 @@ from gwproxy.cli.followed_file import FollowedFile
 from gwproxy.cli.supervisor import Supervisor, gunicorn_command, locked, say
 from gwproxy.errors import CommandFailed, StoreUnavailable
 from gwproxy.settings import Settings
-from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import check_prefix, connect, mask_url
 from gwproxy.store.embedded import EmbeddedStore
 
@@ -107,7 +107,9 @@ def serve(wanted: Wanted, ready: Callable[[Listening], None] | None = None) -> i
 
 def _supervise(wanted: Wanted, embedded: EmbeddedStore | None, url: str, ready: Callable[[Listening], None] | None) -> int:
     settings = wanted.settings
-    store = ConfigurationStore(connect(url, timeout=STORE_TIMEOUT, max_connections=2), settings.prefix)
+    store = ConfigurationStore(
+        connect(url, timeout=STORE_TIMEOUT, max_connections=2), settings.prefix, Retention(settings.history_keep, settings.history_days)
+    )
     say(f"store: {f'embedded, in {settings.state_dir}' if embedded else mask_url(url)}")
     file = None
     if wanted.config is not None:

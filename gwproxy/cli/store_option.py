@@ -13,6 +13,7 @@ from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
 
 if TYPE_CHECKING:
+    from gwproxy.store.audit import AuditLog
     from gwproxy.store.configuration import ConfigurationStore
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -62,11 +63,11 @@ def live_configuration(redis_url: str | None) -> tuple[bytes, str]:
     :raises CommandFailed: there is no gateway, or no configuration; says what to do.
     :raises StoreUnavailable: the store does not answer.
     """
-    found = find_store(redis_url, Settings.from_environment())
-    key = f"{found.prefix}routes"
-    data = _open(found).read().data
+    settings = Settings.from_environment()
+    key = f"{find_store(redis_url, settings).prefix}routes"
+    data = open_store(redis_url, settings)[0].read().data
     if data is None:
-        raise CommandFailed(f"{key} is missing or empty; publish a configuration with 'gwproxy run gateway.yaml', or SET {key}")
+        raise CommandFailed(f"{key} is missing or empty; publish a configuration with 'gwproxy apply gateway.yaml', or SET {key}")
     return data, key
 
 
@@ -76,12 +77,21 @@ def open_configuration(redis_url: str | None) -> ConfigurationStore:
     :param redis_url: the option; None if it was not given.
     :raises CommandFailed: there is none, or its URL makes no sense; says what to do.
     """
-    return _open(find_store(redis_url, Settings.from_environment()))
+    return open_store(redis_url, Settings.from_environment())[0]
 
 
-def _open(found: StoreAddress) -> ConfigurationStore:
-    from gwproxy.store.configuration import ConfigurationStore
+def open_store(redis_url: str | None, settings: Settings) -> tuple[ConfigurationStore, AuditLog]:
+    """Open the live gateway's store, and the audit stream in it.
+
+    :param redis_url: the option; None if it was not given.
+    :raises CommandFailed: there is none, or its URL makes no sense; says what to do.
+    """
+    from gwproxy.store.audit import AuditLog
+    from gwproxy.store.configuration import ConfigurationStore, Retention
     from gwproxy.store.connection import check_prefix, connect
 
+    found = find_store(redis_url, settings)
     check_prefix(found.url, found.prefix)
-    return ConfigurationStore(connect(found.url, timeout=PATIENCE, max_connections=4), found.prefix)
+    client = connect(found.url, timeout=PATIENCE, max_connections=4)
+    retention = Retention(settings.history_keep, settings.history_days)
+    return ConfigurationStore(client, found.prefix, retention), AuditLog(client, found.prefix)

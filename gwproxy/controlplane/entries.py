@@ -55,13 +55,17 @@ class EntryChecker:
 
     :param everywhere: the names of the global entries: a route may disable one whose plugin is not there.
     :param lenient: whether a plugin that is not there makes its entry unavailable, instead of refusing the document.
+    :param elsewhere: names of plugins for which that is so in any case.
     """
 
-    def __init__(self, plugins: PluginSource, everywhere: Collection[str], report: Report, *, lenient: bool) -> None:
+    def __init__(
+        self, plugins: PluginSource, everywhere: Collection[str], report: Report, *, lenient: bool, elsewhere: Collection[str] = ()
+    ) -> None:
         self._plugins = plugins
         self._everywhere = everywhere
         self._report = report
         self._lenient = lenient
+        self._elsewhere = elsewhere
 
     def check(self, part: Part, refs: Sequence[PluginRef] | None) -> Entries:
         """Check one list.
@@ -85,9 +89,10 @@ class EntryChecker:
 
     def _missing(self, name: str, enabled: bool, part: Part, unavailable: dict[int, str], index: int) -> None:
         reason = self._plugins.broken.get(name)
-        if not enabled and (self._lenient or reason is not None or name in self._everywhere):
+        lenient = self._lenient or name in self._elsewhere
+        if not enabled and (lenient or reason is not None or name in self._everywhere):
             return
-        if self._lenient:
+        if lenient:
             unavailable[index] = "not installed" if reason is None else f"does not load: {_line(reason)}"
         elif reason is not None:
             self._report.refuse((*part.path, "name"), f"plugin {name!r}, which does not load: {_line(reason)}", "a plugin that loads")

@@ -36,6 +36,22 @@ def mask(tree: Any, plugins: Finder) -> Any:
     return _Masker(plugins).value(tree, (Document,))
 
 
+def mask_value(value: Any, hints: Hints, plugins: Finder) -> Any:
+    """Return a copy of a part of a document's tree, of which ``hints`` tell what it is, with secrets as ``***``."""
+    return _Masker(plugins).value(value, hints)
+
+
+def hints_at(key: str, hints: Hints, siblings: dict[str, Any], plugins: Finder) -> Hints:
+    """Return what is known of the value at ``key`` of an object with ``hints``; ``siblings`` is that object.
+
+    The configuration of a plugin entry is what the model of the plugin says.
+    """
+    if key == "config" and isinstance(name := siblings.get("name"), str):
+        plugin = plugins.find(name)
+        return (plugin.config_model,) if plugin else ()
+    return inside(hints, key)
+
+
 def shown(value: Any, *, secret: bool = False) -> str:
     """Return how a message speaks of ``value``, in at most 80 characters and a mask."""
     if isinstance(value, dict):
@@ -82,10 +98,7 @@ class _Masker:
         return _without_userinfo(value) if isinstance(value, str) else value
 
     def member(self, key: str, value: Any, hints: Hints, siblings: dict[str, Any]) -> Any:
-        below = inside(hints, key)
-        if key == "config" and isinstance(name := siblings.get("name"), str):
-            plugin = self.plugins.find(name)
-            below = (plugin.config_model,) if plugin else ()
+        below = hints_at(key, hints, siblings, self.plugins)
         return hide(value) if is_secret(key, below) else self.value(value, below)
 
 

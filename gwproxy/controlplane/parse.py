@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.entries import Entries, EntryChecker, PluginSource
 from gwproxy.controlplane.environment import Environment, Part, resolve
 from gwproxy.controlplane.masking import mask, shown
+from gwproxy.controlplane.naming import Numbering, slug_of, written_id
 from gwproxy.controlplane.places import Path
 from gwproxy.controlplane.report import Report, did_you_mean
 from gwproxy.controlplane.text import nothing, read, to_json
@@ -31,7 +33,6 @@ MAX_ROUTES = 100_000
 GLOBAL = -1
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-_NOT_SLUG = re.compile(r"[^A-Za-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ def parse(
     plugins: PluginSource,
     environment: Environment,
     lenient: bool = False,
+    elsewhere: Collection[str] = (),
+    tree: Any = None,
     previous: Parsed | None = None,
     pause: Callable[[], object] = nothing,
 ) -> Parsed:
@@ -135,6 +138,8 @@ def parse(
 
     :param file: what messages call the document, e.g. ``gateway.yaml`` or ``gw:routes``.
     :param lenient: True (workers): a plugin that is not there makes its entries unavailable. False: it refuses the document.
+    :param elsewhere: names of plugins that make their entries unavailable if they are not there, even so.
+    :param tree: what is validated instead of what stands in ``data``: the same with its secrets filled in. None: what stands there.
     :param previous: what was parsed before with the same ``plugins``: routes that did not change, and their plugins'
         configurations, are the same objects in the result.
     :param pause: called between any two routes, so that a worker may serve meanwhile.
@@ -144,13 +149,14 @@ def parse(
     reader = _RouteReader(reusable)
     source = read(data, file, pause, reader)
     report = Report(source)
-    tree = _outline(source.tree, report)
     # A reference may be spelled with an escape; only what has neither '$' nor escapes has none for certain.
-    environment_used = b"$" in data or b"\\" in data
-    texts = reader.texts if source.json else []
-    parser = _Parser(report, environment if environment_used else None, plugins, reusable, texts, pause, lenient=lenient)
+    environment_used = b"$" in data or b"\\" in data or tree is not None
+    texts = reader.texts if source.json and tree is None else []
+    checker = partial(EntryChecker, plugins, report=report, lenient=lenient, elsewhere=elsewhere)
+    parser = _Parser(report, environment if environment_used else None, plugins, reusable, texts, pause, checker)
+    outline = _outline(source.tree if tree is None else tree, report)
     with uncollected():
-        document = parser.document(tree)
+        document = parser.document(outline)
     problems = report.problems()
     if problems:
         raise ConfigurationRefused(problems)
@@ -190,8 +196,7 @@ class _Parser:
         reusable: Mapping[_Same, _Built],
         texts: list[str | None],
         pause: Callable[[], object],
-        *,
-        lenient: bool,
+        checker: Callable[[Collection[str]], EntryChecker],
     ) -> None:
         self.report = report
         self.environment = environment
@@ -199,7 +204,7 @@ class _Parser:
         self.reusable = reusable
         self.texts = texts
         self.pause = pause
-        self.lenient = lenient
+        self.checker = checker
         self.configs: dict[tuple[int, int], PluginConfig] = {}
         self.unavailable: dict[tuple[int, int], str] = {}
         self.built: dict[_Same, _Built] = {}
@@ -211,7 +216,7 @@ class _Parser:
         consumers = self.consumers(tree["consumers"])
         entries = self.global_entries(tree["plugins"])
         names = {entry["name"] for entry in tree["plugins"] if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
-        routes = self.routes(tree["routes"], EntryChecker(self.plugins, names, self.report, lenient=self.lenient))
+        routes = self.routes(tree["routes"], self.checker(names))
         checks.check_destinations(routes, tree["upstreams"], self.report, self.pause)
         checks.check_consumers(consumers, self.report)
         checks.check_globals(entries, self.report)
@@ -249,7 +254,7 @@ class _Parser:
         part = self.part(tree, "plugins")
         made = {i: validate(PluginRef, part.below(i, value=value), self.report) for i, value in enumerate(part.value)}
         refs = {i: ref for i, ref in made.items() if ref is not None}
-        checker = EntryChecker(self.plugins, (), self.report, lenient=self.lenient)
+        checker = self.checker(())
         self.keep(GLOBAL, checker.check(part, list(refs.values()) if len(refs) == len(tree) else None))
         return refs
 
@@ -281,20 +286,13 @@ class _Parser:
             self.pause()
             if (written := _written_id(part)) is not None:
                 ids[index] = written
-        taken = set(ids.values())
-        last: dict[str, int] = {}
+        numbering = Numbering(ids.values())
         for index, part in enumerate(parts):
             self.pause()
-            slug = part.slug if isinstance(part, _Built) else _slug_of(part.value)
+            slug = part.slug if isinstance(part, _Built) else slug_of(part.value)
             if slug is None:
                 continue
-            made, number = slug, last.get(slug, 1)
-            while made in taken:
-                number += 1
-                made = f"{slug}-{number}"
-            taken.add(made)
-            last[slug] = number
-            ids[index] = made
+            ids[index] = made = numbering.name(slug)
             if isinstance(part, Part):
                 parts[index] = Part(part.path, {**part.value, "id": made}, part.references, part.unset, part.secrets)
             elif part.route.id != made:  # written as before, but others were before it in the list
@@ -355,15 +353,4 @@ def _with_plugins(route: Route, plugins: tuple[PluginRef, ...]) -> Route:
 def _written_id(part: Part | _Built) -> str | None:
     if isinstance(part, _Built):
         return part.route.id if part.slug is None else None
-    written = part.value.get("id") if isinstance(part.value, dict) else None
-    return written if isinstance(written, str) else None
-
-
-def _slug_of(value: Any) -> str | None:
-    """Return what the id of a route is made of; None if it has one, or is no route at all."""
-    return _slug(value.get("path")) if isinstance(value, dict) and "id" not in value else None
-
-
-def _slug(path: object) -> str:
-    slug = _NOT_SLUG.sub("-", path).strip("-")[:100].rstrip("-") if isinstance(path, str) else ""
-    return slug or ("root" if path in ("/", "=/") else "route")
+    return written_id(part.value)

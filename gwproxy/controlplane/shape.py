@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic import BaseModel, BeforeValidator, SecretBytes, SecretStr
+from pydantic.fields import FieldInfo
 
 from gwproxy.controlplane.places import same_key
 
@@ -54,6 +55,34 @@ def inside(hints: Hints, key: str | int) -> Hints:
         elif isinstance(key, int):
             found += (argument for argument in arguments if argument is not Ellipsis)
     return tuple(choice for hint in found for choice in alternatives(hint))
+
+
+def field_at(key: str, hints: Hints) -> tuple[str, FieldInfo] | None:
+    """Return the field that ``key`` means, with its name as a model has it; None if no model knows it."""
+    for model in models(hints):
+        for name, field in model.model_fields.items():
+            if same_key(key, field.alias or name):
+                return name, field
+    return None
+
+
+def meant(field: FieldInfo, value: Any) -> Any:
+    """Return what a field takes ``value`` for: ``10MiB`` is a number of bytes, a ``timeout`` of 30 an object."""
+    for item in (*field.metadata, *_annotations(field.annotation)):
+        if isinstance(item, BeforeValidator):
+            try:
+                value = item.func(value)  # type: ignore[call-arg]  # none of ours asks for more
+            except (ValueError, TypeError):
+                return value
+    return value
+
+
+def _annotations(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) is Annotated:
+        yield from get_args(hint)[1:]
+    elif get_origin(hint) in (Union, UnionType):
+        for choice in get_args(hint):
+            yield from _annotations(choice)
 
 
 def is_secret(key: str | int, hints: Hints) -> bool:

@@ -1,0 +1,56 @@
+"""Waiting for the workers, with something to look at meanwhile, and a table at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import click
+
+from gwproxy.cli.output import counted, print_table, printable
+from gwproxy.controlplane.installed import Worker
+from gwproxy.controlplane.rollout import Acknowledgement, Rollout, Standing
+from gwproxy.store.configuration import ConfigurationStore, Published
+
+_Say = Callable[[str], object]
+
+_STATES = {"done": "green", "waiting": "yellow", "refused": "red"}
+
+
+def follow(store: ConfigurationStore, published: Published, before: Iterable[Worker], timeout: float) -> Standing:
+    """Wait until every live worker runs a revision, or it is clear that they will not; progress goes to stderr.
+
+    :param before: the heartbeats from before the change.
+    :param timeout: seconds.
+    """
+    with _progress() as say:
+        return Rollout(store, published, before, timeout=timeout).follow(lambda standing: say(_line(standing)))
+
+
+def show_workers(standing: Standing) -> None:
+    """Print what each worker runs."""
+    print_table(("host", "worker", "revision", "build time", "state", "reason"), map(_row, standing.workers), _STATES)
+
+
+def _row(worker: Acknowledgement) -> tuple[object, ...]:
+    build = None if worker.build_ms is None else f"{worker.build_ms:.0f} ms"
+    return worker.host, worker.pid, worker.revision or None, build, worker.state, worker.reason
+
+
+def _line(standing: Standing) -> str:
+    told = f"revision {standing.revision}: {standing.count('done')} of {counted(standing.live, 'worker')}"
+    refused = standing.count("refused")
+    return f"{told}, {refused} refused" if refused else told
+
+
+@contextmanager
+def _progress() -> Iterator[_Say]:
+    """Give something to call with a line: on a terminal it replaces the one before, and leaves nothing behind."""
+    if not sys.stderr.isatty():
+        yield lambda line: click.echo(printable(line), err=True)
+        return
+    from rich.console import Console
+
+    with Console(file=sys.stderr, markup=False).status("waiting for the workers") as status:
+        yield lambda line: status.update(printable(line))
