@@ -11,11 +11,11 @@ import orjson
 
 from gwproxy.cli.config_file import problem_json, problem_line, read_file
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table, printable
-from gwproxy.cli.stand_ins import StandIns
 from gwproxy.cli.store_option import live_configuration, redis_option
-from gwproxy.cli.trial import Rehearsal, Trial
 from gwproxy.controlplane.parse import Environment, Parsed, parse
+from gwproxy.controlplane.stand_ins import StandIns
 from gwproxy.controlplane.text import read
+from gwproxy.controlplane.trial import Rehearsal, Trial
 from gwproxy.errors import TEXTS
 from gwproxy.http.headers import check_field
 from gwproxy.registry import Registry

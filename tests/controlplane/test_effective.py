@@ -6,8 +6,8 @@ import pytest
 from pydantic import Field, SecretStr, field_validator
 
 from gwproxy import Plugin, PluginConfig
-from gwproxy.cli.effective import effective, plain
-from gwproxy.cli.stand_ins import StandIns
+from gwproxy.controlplane.effective import effective, plain
+from gwproxy.controlplane.stand_ins import StandIns
 from gwproxy.registry import Registry
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from urllib.parse import urlsplit
 
-from gwproxy.cli.effective import effective
 from gwproxy.context import Context
 from gwproxy.controlplane.build import Builder
+from gwproxy.controlplane.effective import effective
 from gwproxy.controlplane.parse import GLOBAL, Parsed
 from gwproxy.dataplane.chain import Step
 from gwproxy.dataplane.explanation import Explanation
@@ -24,7 +25,6 @@ from gwproxy.http.forwarding import entries_of
 from gwproxy.messages import Request
 from gwproxy.model import PluginRef
 from gwproxy.registry import Registry
-from gwproxy.settings import Network
 
 Headers = Sequence[tuple[str, str]]
 
@@ -56,7 +56,7 @@ class Rehearsal:
     :param parsed: what could not be resolved for want of environment variables is left open.
     """
 
-    def __init__(self, parsed: Parsed, registry: Registry, trusted: Sequence[Network]) -> None:
+    def __init__(self, parsed: Parsed, registry: Registry, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
         written = parsed.masked
         self._written: Mapping[str, Any] = {"routes": written} if isinstance(written, list) else written
         self._parsed = parsed
