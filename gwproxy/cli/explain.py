@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 import orjson
 
-from gwproxy.cli.config_file import problem_json, problem_line, read_file
+from gwproxy.cli.asked import asked, asked_options
+from gwproxy.cli.config_file import problem_line
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table, printable
-from gwproxy.cli.store_option import live_configuration, redis_option
-from gwproxy.controlplane.parse import Environment, Parsed, parse
-from gwproxy.controlplane.stand_ins import StandIns
-from gwproxy.controlplane.text import read
+from gwproxy.cli.store_option import redis_option
+from gwproxy.controlplane.chains import DEFAULT, Placed
 from gwproxy.controlplane.trial import Rehearsal, Trial
 from gwproxy.errors import TEXTS
 from gwproxy.http.headers import check_field
@@ -26,6 +24,7 @@ Examples:
   gwproxy explain GET /api/users/7
   gwproxy explain POST https://api.example.com/orders -H 'X-Version: 2'
   gwproxy explain GET /api/users/7 --config gateway.yaml     before it is live
+  gwproxy explain GET /api/users/7 --revision 41             as it was
   gwproxy explain GET /nowhere --json | jq '.routes[].reason'
 """
 
@@ -50,51 +49,34 @@ def _parse_headers(_ctx: click.Context, _parameter: click.Parameter, values: Seq
 @click.argument("method")
 @click.argument("url")
 @click.option("-H", "--header", "headers", multiple=True, metavar="'K: V'", callback=_parse_headers, help="A header field; repeatable.")
-@click.option("--config", metavar="FILE", help="Ask this file (- for stdin) instead of the live configuration.")
+@asked_options
 @redis_option
 @json_option
-def command(method: str, url: str, headers: list[tuple[str, str]], config: str | None, redis_url: str | None, as_json: bool) -> int:
+def command(
+    method: str, url: str, headers: list[tuple[str, str]], config: str | None, revision: int | None, redis_url: str | None, as_json: bool
+) -> int:
     """Show which route a request takes, why each other does not, and what happens on the way.
 
     URL is a path, or a URL whose host is the request's host. The request is read and routed by the gateway's own code,
     with the plugins installed here, but nothing is sent and no plugin runs: the target is where it goes unless a plugin
-    changes that. Secrets are masked. A request that matches no route is an answer too.
+    changes that. The live configuration is asked, or a file, or a past revision. Secrets are masked. A request that
+    matches no route is an answer too.
     """
-    settings, registry = Settings.from_environment(), Registry.discover()
-    data, name = read_file(config) if config is not None else live_configuration(redis_url)
-    stand_ins = StandIns(read(data, name).tree, os.environ)
-    environment = Environment(stand_ins.variables, settings.may_reference, strict=False)
-    parsed = parse(data, file=name, plugins=registry, environment=environment, lenient=config is None)
-    trial = Rehearsal(parsed, registry, settings.trusted_proxies).try_out(method.upper(), url, headers)
+    settings = Settings.from_environment()
+    rehearsal = asked(config, revision, redis_url, Registry.discover(), settings)
+    trial = rehearsal.try_out(method.upper(), url, headers)
     if as_json:
-        print_json(as_data(trial, parsed, stand_ins.written))
+        print_json(rehearsal.as_data(trial))
         return 0
-    for warning in parsed.warnings:
+    for warning in rehearsal.parsed.warnings:
         click.echo(printable(problem_line(warning, "warning")), err=True)
-    show(trial, stand_ins.written)
+    show(trial, rehearsal)
     return 0
 
 
-def as_data(trial: Trial, parsed: Parsed, written: Callable[[str], str]) -> dict[str, Any]:
-    """Return all there is to say, as JSON's types."""
-    request, upstream = trial.request, trial.compiled.upstream if trial.compiled else None
-    asked = ("method", "scheme", "host", "path", "query_string")
-    return {
-        "request": {name: getattr(request, name) for name in asked},
-        "status": trial.status,
-        "reason": trial.reason or None,
-        "route": trial.compiled.route.id if trial.compiled else None,
-        "params": trial.params,
-        "routes": [{"id": e.route.id, "path": e.route.path, "matched": e.won, "reason": e.reason} for e in trial.explanations],
-        "chain": trial.chain,
-        "upstream": written(upstream.name) if upstream else None,
-        "targets": [written(target) for target in trial.targets],
-        "warnings": [problem_json(warning) for warning in parsed.warnings],
-    }
-
-
-def show(trial: Trial, written: Callable[[str], str]) -> None:
+def show(trial: Trial, rehearsal: Rehearsal) -> None:
     """Print all there is to say, for people."""
+    written = rehearsal.written
     request = trial.request
     query = f"?{request.query_string}" if request.query_string else ""
     print_line((f"{request.method} {request.scheme}://{request.host_header}{request.path}{query}", "bold"))
@@ -107,25 +89,58 @@ def show(trial: Trial, written: Callable[[str], str]) -> None:
         print_line(("no route matches", "yellow"))
     if trial.status is not None:
         print_line("answer: ", (f"{trial.status} {TEXTS[trial.status]}", "red"), f"  {trial.reason}" if trial.reason else "")
-    _show_chain(trial)
+    _show_chain(trial, rehearsal)
     if trial.targets and trial.compiled is not None:
         upstream = trial.compiled.upstream
         several = len(trial.targets) > 1
         print_line(f"target: one of {written(upstream.name)}'s, by {upstream.described.algorithm}" if several else "target:")
         for target in trial.targets:
             print_line(f"  {written(target)}")
+    _show_sending(trial, written)
     _show_others(trial)
 
 
-def _show_chain(trial: Trial) -> None:
+def _show_chain(trial: Trial, rehearsal: Rehearsal) -> None:
     if not any(trial.chain.values()):
         return
     print_line("chain:")
     for phase, entries in trial.chain.items():
-        for index, entry in enumerate(entries):
-            note = " [shadow]" if entry.get("mode") == "shadow" else ""
-            config = f"not known here: {entry['unknown']}" if "unknown" in entry else orjson.dumps(entry["config"]).decode()
-            print_line(f"  {phase if not index else '':<11}", (f"{entry['plugin']} {entry['priority']}", "cyan"), f"{note}  {config}")
+        for index, placed in enumerate(entries):
+            note = " [shadow]" if placed.ref.mode == "shadow" else ""
+            shown = orjson.dumps(rehearsal.chains.shown(placed)).decode()
+            config = f"not known here: {placed.unknown}" if placed.config is None else shown
+            print_line(f"  {phase if not index else '':<11}", (f"{placed.ref.name} {placed.priority}", "cyan"), f"{note}  {config}")
+            print_line(f"{'':<15}{_origin(placed)}")
+
+
+def _origin(placed: Placed) -> str:
+    """Say where the settings of an entry come from."""
+    given = ", ".join(_given(placed.sources))
+    where = {"global": "globally", "route": "on the route"}[placed.owner]
+    return f"set {where}: {given}; built-in default: all else" if given else f"listed {where}; built-in default: all settings"
+
+
+def _given(sources: dict[str, Any]) -> Iterator[str]:
+    for name, source in sources.items():
+        if isinstance(source, dict):
+            yield from (f"{name}.{below}" for below in _given(source))
+        elif source != DEFAULT:
+            yield name
+
+
+def _show_sending(trial: Trial, written: Callable[[str], str]) -> None:
+    if not trial.sendings:
+        return
+    first, *others = trial.sendings
+    print_line("headers, before any plugin:")
+    for name, value in first.headers:
+        differs = any((name, value) not in sending.headers for sending in others)
+        told = "(a new one each time)" if value is None else "(the target's own)" if differs else written(value)
+        print_line(f"  {name}: {told}")
+    if trial.not_sent:
+        print_line(f"  not sent on: {', '.join(trial.not_sent)}")
+    for note in trial.notes:
+        print_line(f"  note: {note}")
 
 
 def _show_others(trial: Trial) -> None:

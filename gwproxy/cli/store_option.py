@@ -71,6 +71,19 @@ def live_configuration(redis_url: str | None) -> tuple[bytes, str]:
     return data, key
 
 
+def past_configuration(redis_url: str | None, number: int) -> tuple[bytes, str]:
+    """Return a past revision's configuration, and what messages call it.
+
+    :param redis_url: the option; None if it was not given.
+    :raises CommandFailed: there is no gateway, or no such revision in its history.
+    :raises StoreUnavailable: the store does not answer.
+    """
+    found = _open(find_store(redis_url, Settings.from_environment())).revision(number)
+    if found is None:
+        raise CommandFailed(f"the history has no revision {number}")
+    return found.configuration, f"revision {number}"
+
+
 def open_configuration(redis_url: str | None) -> ConfigurationStore:
     """Open the live gateway's store.
 

@@ -27,7 +27,7 @@ class StandIns:
     def written(self, text: str) -> str:
         """Return ``text`` with the references instead of what stands in for them."""
         for name, url in self._urls.items():
-            text = text.replace(url, f"${{{name}}}")
+            text = text.replace(url, f"${{{name}}}").replace(url.partition("//")[2], f"(the host of ${{{name}}})")
         return text
 
 

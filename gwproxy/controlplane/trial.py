@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from urllib.parse import urlsplit
 
 from gwproxy.context import Context
 from gwproxy.controlplane.build import Builder
-from gwproxy.controlplane.effective import effective
-from gwproxy.controlplane.parse import GLOBAL, Parsed
-from gwproxy.dataplane.chain import Step
+from gwproxy.controlplane.chains import Chains, Placed
+from gwproxy.controlplane.parse import Environment, Parsed, parse
+from gwproxy.controlplane.sending import Sending, not_sent, notes, sendings
+from gwproxy.controlplane.stand_ins import StandIns
+from gwproxy.controlplane.text import read
 from gwproxy.dataplane.explanation import Explanation
 from gwproxy.dataplane.gateway import admit, find_route
 from gwproxy.dataplane.ingress import Ingress
 from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import CommandFailed, HttpError
-from gwproxy.hookspecs import PHASES
 from gwproxy.http.forwarding import entries_of
 from gwproxy.messages import Request
-from gwproxy.model import PluginRef
 from gwproxy.registry import Registry
 
 Headers = Sequence[tuple[str, str]]
+Networks = Sequence[IPv4Network | IPv6Network]
 
 
 @dataclass(slots=True)
@@ -36,8 +38,11 @@ class Trial:
     :ivar status: what the gateway itself answers before any plugin runs; None: it goes on to the plugins.
     :ivar reason: why, for :attr:`status`.
     :ivar explanations: of every route, in list order; none if the request could not be read.
-    :ivar chain: phase by phase the entries that would run, as JSON's types.
+    :ivar chain: phase by phase the entries that would run.
     :ivar targets: the URLs one of which it would be sent to, if no plugin changes it.
+    :ivar sendings: what each target would be sent; none if :attr:`status` is the answer.
+    :ivar not_sent: the client's fields that are for the gateway alone.
+    :ivar notes: what of :attr:`sendings` is not the last word.
     """
 
     request: Request
@@ -46,26 +51,61 @@ class Trial:
     explanations: list[Explanation] = field(default_factory=list)
     compiled: CompiledRoute | None = None
     params: dict[str, str] = field(default_factory=dict)
-    chain: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    chain: dict[str, list[Placed]] = field(default_factory=dict)
     targets: list[str] = field(default_factory=list)
+    sendings: list[Sending] = field(default_factory=list)
+    not_sent: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Rehearsal:
     """A configuration, built as a worker builds it, to try requests on.
 
     :param parsed: what could not be resolved for want of environment variables is left open.
+    :param written: shows references where something stands in for what they refer to.
+
+    :ivar parsed: with its warnings.
+    :ivar snapshot: what a worker would serve by.
+    :ivar chains: of its routes.
     """
 
-    def __init__(self, parsed: Parsed, registry: Registry, trusted: Sequence[IPv4Network | IPv6Network]) -> None:
-        written = parsed.masked
-        self._written: Mapping[str, Any] = {"routes": written} if isinstance(written, list) else written
-        self._parsed = parsed
-        self._registry = registry
+    def __init__(self, parsed: Parsed, registry: Registry, trusted: Networks, written: Callable[[str], str] = str) -> None:
+        self.parsed = parsed
+        self.written = written
         self._ingress = Ingress(trusted)
-        if len(parsed.document.routes) != len(self._written["routes"]):
+        tree = parsed.masked
+        if len(parsed.document.routes) != len(tree if isinstance(tree, list) else tree["routes"]):
             names = "; ".join(f"{problem.path}: {problem.found}" for problem in parsed.warnings)
             raise CommandFailed(f"the routes cannot be known without the environment they are made for: {names}")
-        self._snapshot: Snapshot = Builder(registry, Upstreams()).build(parsed, revision=0, digest="")
+        self.snapshot: Snapshot = Builder(registry, Upstreams()).build(parsed, revision=0, digest="")
+        self.chains = Chains(parsed, registry, self.snapshot, tree)
+
+    @classmethod
+    def of(
+        cls,
+        data: bytes,
+        file: str,
+        registry: Registry,
+        *,
+        trusted: Networks,
+        may_reference: Callable[[str], bool],
+        lenient: bool,
+        variables: Mapping[str, str] = os.environ,
+    ) -> Rehearsal:
+        """Read a configuration and build it.
+
+        :param file: what messages call it.
+        :param trusted: networks of proxies whose forwarding headers are believed.
+        :param may_reference: whether a configuration may refer to a variable of that name.
+        :param lenient: True: a plugin that is not installed here makes its routes answer 503. False: it refuses the configuration.
+        :param variables: the environment. Upstreams that it does not know are shown as the references they are.
+        :raises ConfigurationRefused: it is not valid.
+        :raises CommandFailed: its routes cannot be known without variables that are not set.
+        """
+        stand_ins = StandIns(read(data, file).tree, variables)
+        environment = Environment(stand_ins.variables, may_reference, strict=False)
+        parsed = parse(data, file=file, plugins=registry, environment=environment, lenient=lenient)
+        return cls(parsed, registry, trusted, stand_ins.written)
 
     def try_out(self, method: str, url: str, headers: Headers) -> Trial:
         """Say what would become of a request; nothing is sent.
@@ -74,81 +114,59 @@ class Rehearsal:
         """
         request, ident, refused = self._ingress.read(environ_of(method, url, headers))
         if refused is not None:
-            trial = Trial(request, refused.status, str(refused))
-            trial.chain = self._chain(None)
-            return trial
+            return Trial(request, refused.status, str(refused), chain=self.chains.of(None))
         ctx = Context(request, request_id=ident)
         trial = Trial(request)
         try:
-            admit(find_route(self._snapshot, ctx), request)
+            admit(find_route(self.snapshot, ctx), request)
         except HttpError as error:
             trial.status, trial.reason = error.status, str(error)
         if ctx.route is not None:
-            trial.compiled = next(compiled for compiled in self._snapshot.routes if compiled.route is ctx.route)
+            trial.compiled = next(compiled for compiled in self.snapshot.routes if compiled.route is ctx.route)
             trial.params = ctx.params
-            if trial.status == 503 and not self._missing(trial.compiled):
+            if trial.status == 503 and not self.chains.lacks_plugin(trial.compiled):
                 trial.status, trial.reason = None, ""  # only this machine lacks a variable; a worker without it would refuse all
-        if ctx.upstream is not None and trial.compiled is not None:
-            live, path = trial.compiled.upstream, ctx.upstream.target
-            trial.targets = [ctx.upstream.url] if live.single else [target.base + target.prefix + path for target in live.targets]
         trial.explanations = self._explain(request)
-        trial.chain = self._chain(trial.compiled)
+        trial.chain = self.chains.of(trial.compiled)
+        if ctx.upstream is not None and trial.compiled is not None:
+            sent = sendings(ctx, trial.compiled)
+            trial.targets = [sending.url for sending in sent]
+            if trial.status is None:
+                trial.sendings, trial.not_sent, trial.notes = sent, not_sent(headers, sent), list(notes(trial.chain))
         return trial
+
+    def as_data(self, trial: Trial) -> dict[str, Any]:
+        """Return all there is to say of a trial, as JSON's types, secrets masked."""
+        request, upstream = trial.request, trial.compiled.upstream if trial.compiled else None
+        asked = ("method", "scheme", "host", "path", "query_string")
+        return {
+            "request": {name: getattr(request, name) for name in asked},
+            "status": trial.status,
+            "reason": trial.reason or None,
+            "route": trial.compiled.route.id if trial.compiled else None,
+            "params": trial.params,
+            "routes": [{"id": e.route.id, "path": e.route.path, "matched": e.won, "reason": e.reason} for e in trial.explanations],
+            "chain": {phase: [self.chains.as_data(placed) for placed in entries] for phase, entries in trial.chain.items()},
+            "upstream": self.written(upstream.name) if upstream else None,
+            "targets": [self.written(target) for target in trial.targets],
+            "sent": [
+                {
+                    "url": self.written(sending.url),
+                    "headers": [{"name": name, "value": value and self.written(value)} for name, value in sending.headers],
+                }
+                for sending in trial.sendings
+            ],
+            "not_sent": trial.not_sent,
+            "notes": trial.notes,
+            "warnings": [asdict(warning) for warning in self.parsed.warnings],
+        }
 
     def _explain(self, request: Request) -> list[Explanation]:
         preflight = request.method == "OPTIONS" and "Origin" in request.headers
         wanted = request.headers.get("Access-Control-Request-Method") if preflight else None
-        return self._snapshot.router.explain(
+        return self.snapshot.router.explain(
             request.host, request.path, wanted or request.method, request.headers, preflight=wanted is not None
         )
-
-    def _chain(self, compiled: CompiledRoute | None) -> dict[str, list[dict[str, Any]]]:
-        """Lay out the chain of a route; without a route the global plugins' ``response``."""
-        steps = compiled.chain if compiled is not None else {"response": self._snapshot.unmatched["response"]}
-        made = {phase: [self._step(step) for step in steps.get(phase, ())] for phase in PHASES}
-        for ref, reason in self._open(compiled):
-            registered = self._registry.registered(ref.name)
-            if registered is None:
-                continue  # nothing is known of it; the route answers 503
-            priority = ref.priority if ref.priority is not None else registered.plugin.priority
-            for phase in registered.hooks:
-                if phase in steps:
-                    made[phase].append(_entry(ref.name, priority, {"config": None, "unknown": reason}))
-        return {phase: sorted(entries, key=lambda entry: int(entry["priority"])) for phase, entries in made.items()}
-
-    def _step(self, step: Step) -> dict[str, Any]:
-        entry = step.config.entry
-        refs, written = self._owner(entry.route)
-        same = [position for position, ref in enumerate(refs) if ref.name == step.plugin]
-        shown = effective(step.plugin, step.config, written["plugins"][same[entry.index]].get("config", {}), self._registry)
-        mode, on_error = "shadow" if step.shadow else "enforce", "ignore" if step.ignore else "fail"
-        return _entry(step.plugin, step.priority, {"mode": mode, "on_error": on_error, "budget": step.budget, "config": shown})
-
-    def _owner(self, ident: str | None) -> tuple[Sequence[PluginRef], Mapping[str, Any]]:
-        """Return the plugin entries of a route (None: the global ones), and what holds them, as written."""
-        document = self._parsed.document
-        if ident is None:
-            return document.plugins, self._written
-        index = next(i for i, route in enumerate(document.routes) if route.id == ident)
-        return document.routes[index].plugins, self._written["routes"][index]
-
-    def _open(self, compiled: CompiledRoute | None) -> Iterator[tuple[PluginRef, str]]:
-        """Yield the entries of a route, global ones too, that cannot run here, each with the reason."""
-        document, own = self._parsed.document, compiled.route.plugins if compiled is not None else ()
-        routes = document.routes
-        index = next((i for i, route in enumerate(routes) if compiled is not None and route is compiled.route), None)
-        for (owner, position), reason in sorted(self._parsed.unavailable.items()):
-            if owner == GLOBAL and document.plugins[position].name not in {ref.name for ref in own}:
-                yield document.plugins[position], reason
-            elif owner == index:
-                yield own[position], reason
-
-    def _missing(self, compiled: CompiledRoute) -> bool:
-        return any(self._registry.registered(ref.name) is None for ref, _ in self._open(compiled))
-
-
-def _entry(plugin: str, priority: int, more: dict[str, Any]) -> dict[str, Any]:
-    return {"plugin": plugin, "priority": priority, **more}
 
 
 def environ_of(method: str, url: str, headers: Headers) -> dict[str, Any]:

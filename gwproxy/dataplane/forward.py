@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane.snapshot import CompiledRoute
@@ -65,7 +65,7 @@ def _exchange(
         target = live.pick(ctx, tried)
         tried.append(target)
         if live.single is None:
-            choice.base, choice.target = target.base, path if choice.replaced else target.prefix + path
+            _aim(choice, target, path)
         last = len(tried) >= retries.attempts
         try:
             raw = _send(ctx, live, target, client_gone)
@@ -76,6 +76,24 @@ def _exchange(
         if last or not retries.on or str(raw.status) not in retries.on or not _resendable(ctx, retries):
             return raw, target
         _done(raw, target)
+
+
+def _aim(choice: UpstreamChoice, target: LiveTarget, path: str) -> None:
+    choice.base, choice.target = target.base, path if choice.replaced else target.prefix + path
+
+
+def would_send(ctx: Context, compiled: CompiledRoute) -> Iterator[UpstreamRequest]:
+    """Yield what each target of the route would be sent, without sending it; ``ctx.upstream`` says where, until the next.
+
+    For people who ask: nothing of a balancer, a breaker or of places is looked at.
+    """
+    choice, live = ctx.upstream, compiled.upstream
+    assert choice is not None  # noqa: S101 - a matched route has one
+    path = choice.target
+    for target in live.targets:
+        if live.single is None:
+            _aim(choice, target, path)
+        yield _request(ctx, target, None)
 
 
 def _send(ctx: Context, live: LiveUpstream, target: LiveTarget, client_gone: Callable[[], bool] | None) -> RawResponse | WholeResponse:

@@ -10,6 +10,9 @@ import pytest
 import redis
 
 import gwproxy
+from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.store.connection import connect
+from tests.conftest import Server
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -71,6 +74,94 @@ def test_the_chain_phase_by_phase_with_effective_configurations(ask: Ask) -> Non
     assert [entry["config"]["limit"] for entry in chain["post_auth"]] == [5, 7]
     assert [entry["config"]["window_seconds"] for entry in chain["post_auth"]] == [10, 60]
     assert chain["response"][0]["on_error"] == "ignore"
+
+
+def test_where_each_setting_comes_from(ask: Ask) -> None:
+    chain = ask("GET", "/api/users/7")["chain"]
+    (jwt,), (five, seven), (log,) = chain["auth"], chain["post_auth"], chain["response"]
+    assert (jwt["source"], log["source"]) == ("route", "global")
+    assert {name: jwt["sources"][name] for name in ("priority", "mode", "on_error", "budget")} == {
+        **dict.fromkeys(("priority", "on_error", "budget"), "default"),
+        "mode": "route",
+    }
+    assert {name for name, source in five["sources"]["config"].items() if source == "route"} == {"limit", "window_seconds"}
+    assert (seven["sources"]["config"]["limit"], seven["sources"]["config"]["window_seconds"]) == ("route", "default")
+    assert set(log["sources"]["config"].values()) == {"default"}
+
+
+def test_a_routes_entry_replaces_a_global_one_as_a_whole_its_settings_too(ask: Ask) -> None:
+    text = """{plugins: [{name: rate_limit, priority: 7, budget: 2, config: {limit: 3}}], routes: [
+      {path: /own, upstream: 'http://a', plugins: [{name: rate_limit, on_error: ignore, priority: null, config: {window_seconds: 5}}]},
+      {path: /global, upstream: 'http://a'}]}"""
+    (own,), (inherited,) = (ask("GET", path, text=text)["chain"]["post_auth"] for path in ("/own", "/global"))
+    assert (own["priority"], own["budget"], own["config"]["limit"], own["on_error"]) == (300, 5.0, 100, "ignore")
+    assert own["sources"] == {
+        **{"priority": "default", "mode": "default", "on_error": "route", "budget": "default"},
+        "config": {**dict.fromkeys(own["config"], "default"), "window_seconds": "route"},
+    }
+    assert (inherited["source"], inherited["priority"], inherited["budget"]) == ("global", 7, 2.0)
+    assert (inherited["sources"]["priority"], inherited["sources"]["config"]["limit"]) == ("global", "global")
+
+
+def headers_of(held: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{field["name"]: field["value"] for field in sent["headers"]} for sent in held["sent"]]
+
+
+def test_what_would_be_sent_upstream(ask: Ask) -> None:
+    fields = ("-H", "Connection: close, X-Hop", "-H", "X-Hop: 1", "-H", "X-User-Id: root", "-H", "X-Forwarded-For: 6.6.6.6")
+    held = ask("GET", "https://api.example.com:8443/health?a=b", "-H", "x-version: 2", "-H", "Authorization: Bearer abc", *fields)
+    (sent,) = headers_of(held)
+    assert held["sent"][0]["url"] == held["targets"][0] == "http://127.0.0.1:9000/status/?a=b"
+    assert sent == {
+        "Host": "127.0.0.1:9000",
+        "x-version": "2",
+        "Authorization": "***",
+        "X-Request-ID": None,
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Host": "api.example.com:8443",
+        "X-Forwarded-Port": "8443",
+        "X-Forwarded-For": "127.0.0.1",
+        "X-Real-IP": "127.0.0.1",
+        "Forwarded": 'for=127.0.0.1;proto=https;host="api.example.com:8443"',
+        "Via": "1.1 gwproxy",
+    }
+    assert held["not_sent"] == ["Connection", "X-Hop", "X-User-Id"]
+
+
+def test_each_target_has_its_own_host_unless_the_clients_is_preserved(cli, ask: Ask) -> None:
+    assert [sent["Host"] for sent in headers_of(ask("GET", "/api/users/7"))] == ["10.0.0.5:8000", "10.0.0.6:8000"]
+    text = """{upstreams: {u: {targets: [{url: 'http://a'}, {url: 'http://b'}]}},
+      routes: [{path: /, upstream: u, preserve_host: true}]}"""
+    assert [sent["Host"] for sent in headers_of(ask("GET", "http://w.example/x", text=text))] == ["w.example", "w.example"]
+
+
+def test_a_clients_request_id_is_kept(ask: Ask) -> None:
+    held = ask("GET", "/api/users/7", "-H", "X-Request-ID: abc")
+    assert {sent["X-Request-ID"] for sent in headers_of(held)} == {"abc"}
+
+
+def test_an_upgrade_is_asked_for(ask: Ask) -> None:
+    text = "[{path: /ws, upstream: 'http://a', websocket: true}]"
+    (sent,) = headers_of(ask("GET", "/ws", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket", text=text))
+    assert (sent["Connection"], sent["Upgrade"]) == ("Upgrade", "websocket")
+
+
+def test_notes_say_what_is_not_the_last_word(ask: Ask) -> None:
+    text = """[{path: /, upstream: 'http://a', plugins: [{name: jwt_auth, mode: MODE, config: {secret: %s}}, {name: access_log},
+      {name: request_transform, mode: MODE}]}]"""
+    text %= "s" * 32
+    enforced = ask("GET", "/x", text=text.replace("MODE", "enforce"))["notes"]
+    assert "X-User-Id, X-Consumer and X-Consumer-Groups are added after authentication" in enforced
+    assert "plugins may change it: jwt_auth, request_transform, access_log" in enforced
+    shadow = ask("GET", "/x", text=text.replace("MODE", "shadow"))["notes"]
+    assert "plugins may change it: access_log" in shadow
+    assert not [note for note in shadow if "authentication" in note]
+
+
+def test_what_is_refused_sends_nothing(ask: Ask) -> None:
+    for argv in (("GET", "/nowhere"), ("GET", "/a%5Cb"), ("GET", "/api/users/7", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket")):
+        held = ask(*argv)
+        assert (held["sent"], held["not_sent"], held["notes"]) == ([], [], [])
 
 
 def test_a_disabled_entry_before_another_of_the_same_plugin(ask: Ask) -> None:
@@ -143,7 +234,11 @@ def test_for_people(cli, config: Path) -> None:
     assert lines[1] == "route: users  /api/users/{id}  (host, path, method and headers fit)"
     assert lines[2] == "  id = 7"
     assert lines[4].startswith('  auth       jwt_auth 200 [shadow]  {"secret":"***",')
-    assert lines[6].startswith('             rate_limit 300  {"limit":7,')
+    assert lines[5] == "               set on the route: mode, config.secret; built-in default: all else"
+    assert lines[6].startswith('  post_auth  rate_limit 300  {"limit":5,')
+    assert lines[8].startswith('             rate_limit 300  {"limit":7,')
+    assert lines[10].startswith("  pre_proxy  access_log 900")
+    assert lines[11] == "               listed globally; built-in default: all settings"
     assert "target: one of users's, by round_robin" in lines
     assert lines[-1].split()[:2] == ["health", "=/health"]
     assert "correct-horse" not in result.out
@@ -166,6 +261,19 @@ def test_the_live_configuration(cli, store: redis.Redis) -> None:
     assert "gw:routes is missing or empty" in cli("explain", "GET", "/").err
 
 
+def test_a_past_revision(cli, store: redis.Redis, server: Server, config: Path) -> None:
+    past = ConfigurationStore(connect(server.url, timeout=5))
+    for path in (b"/one", b"/two"):
+        past.publish(b'[{"path": "%b", "upstream": "http://a"}]' % path, actor="me")
+    past.close()
+    assert "route: one  /one" in cli("explain", "GET", "/one", "--revision", "1").out
+    assert "no route matches" in cli("explain", "GET", "/one", "--revision", "2").out
+    missing = cli("explain", "GET", "/one", "--revision", "3")
+    assert (missing.status, missing.out, missing.err) == (1, "", "gwproxy: error: the history has no revision 3\n")
+    assert cli("explain", "GET", "/one", "--revision", "1", "--config", config).status == 2
+    assert cli("explain", "GET", "/one", "--revision", "0").status == 2
+
+
 def test_a_plugin_that_is_not_here_makes_a_live_route_answer_503(cli, store: redis.Redis) -> None:
     store.set("gw:routes", orjson.dumps([{"path": "/a", "upstream": "http://a", "plugins": [{"name": "strange"}, {"name": "cors"}]}]))
     held = json.loads(cli("explain", "GET", "/a", "--json").out)
@@ -185,7 +293,9 @@ def test_upstreams_that_only_the_gateways_environment_knows_are_shown_as_referen
     text = """{upstreams: {b: {targets: [{url: "${GW_ONE}"}, {url: "${GW_TWO}"}]}},
       routes: [{path: /a, upstream: "${GW_ONE}"}, {path: /b, upstream: b}]}"""
     assert ask("GET", "/a/x", text=text)["targets"] == ["${GW_ONE}/a/x"]
-    assert ask("GET", "/b")["targets"] == ["${GW_ONE}/b", "${GW_TWO}/b"]
+    held = ask("GET", "/b")
+    assert held["targets"] == ["${GW_ONE}/b", "${GW_TWO}/b"]
+    assert [sent["Host"] for sent in headers_of(held)] == ["(the host of ${GW_ONE})", "(the host of ${GW_TWO})"]
     assert ask("GET", "/a")["upstream"] == "${GW_ONE}"
 
 

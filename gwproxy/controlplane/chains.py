@@ -1,0 +1,156 @@
+"""The chain of a route laid out for people: what runs in each phase, and where each setting of it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from gwproxy.controlplane.effective import effective
+from gwproxy.controlplane.parse import GLOBAL, Parsed
+from gwproxy.dataplane.chain import Step
+from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
+from gwproxy.hookspecs import PHASES
+from gwproxy.model import PluginRef
+from gwproxy.plugin import PluginConfig
+from gwproxy.registry import Registry
+
+#: Where an entry is written: among the global plugins or on the route.
+Owner = Literal["global", "route"]
+#: Where a setting comes from: its entry, or what holds without one.
+DEFAULT = "default"
+
+_SETTINGS = ("priority", "mode", "on_error", "budget")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A plugin entry at its place in one phase.
+
+    :ivar owner: where it is written.
+    :ivar priority: what it comes to: the entry's, else the plugin's own.
+    :ivar on_error: what it comes to in this phase.
+    :ivar config: validated; None if it is not known here.
+    :ivar written: its ``config`` as it was written, masked.
+    :ivar unknown: why it is not known here; empty if it is.
+    """
+
+    ref: PluginRef
+    owner: Owner
+    phase: str
+    priority: int
+    on_error: str
+    config: PluginConfig | None = field(repr=False)
+    written: Mapping[str, Any] = field(repr=False)
+    unknown: str = ""
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """Where each setting comes from: ``default`` (built in), ``global`` or ``route``; nested as ``config`` is."""
+        given = self.ref.model_fields_set
+        made: dict[str, Any] = {
+            name: self.owner if name in given and getattr(self.ref, name) is not None else DEFAULT for name in _SETTINGS
+        }
+        made["config"] = _sources(self.config, self.owner) if self.config is not None else dict.fromkeys(self.written, self.owner)
+        return made
+
+
+class Chains:
+    """The chains of one configuration.
+
+    :param snapshot: built of ``parsed``.
+    :param written: :attr:`Parsed.masked` of it.
+    """
+
+    def __init__(self, parsed: Parsed, registry: Registry, snapshot: Snapshot, written: Any) -> None:
+        self._written: Mapping[str, Any] = {"routes": written} if isinstance(written, list) else written
+        self._parsed = parsed
+        self._registry = registry
+        self._snapshot = snapshot
+        self._indexes = {route.id: index for index, route in enumerate(parsed.document.routes)}
+
+    def of(self, compiled: CompiledRoute | None) -> dict[str, list[Placed]]:
+        """Lay out the chain of a route, phase by phase in order; None: what runs where no route matches."""
+        steps = compiled.chain if compiled is not None else {"response": self._snapshot.unmatched["response"]}
+        made = {phase: [self._placed(step) for step in steps.get(phase, ())] for phase in PHASES}
+        for owner, position, reason in self._open(compiled):
+            refs, holder = self._list(owner)
+            ref = refs[position]
+            registered = self._registry.registered(ref.name)
+            if registered is None:
+                continue  # nothing is known of it; the route answers 503
+            priority = ref.priority if ref.priority is not None else registered.plugin.priority
+            written = holder["plugins"][position].get("config", {})
+            for phase in registered.hooks:
+                if phase in steps:
+                    on_error = ref.on_error or ("ignore" if phase == "response" else "fail")
+                    made[phase].append(Placed(ref, _owner(owner), phase, priority, on_error, None, written, reason))
+        return {phase: sorted(entries, key=lambda placed: placed.priority) for phase, entries in made.items()}
+
+    def lacks_plugin(self, compiled: CompiledRoute) -> bool:
+        """Whether a plugin of the route, or of all routes, is not installed here."""
+        opened = ((self._list(owner)[0][position]) for owner, position, _ in self._open(compiled))
+        return any(self._registry.registered(ref.name) is None for ref in opened)
+
+    def shown(self, placed: Placed) -> Any:
+        """Return the effective configuration of an entry as JSON's types, secrets masked; None if it is not known here."""
+        if placed.config is None:
+            return None
+        return effective(placed.ref.name, placed.config, placed.written, self._registry)
+
+    def as_data(self, placed: Placed) -> dict[str, Any]:
+        """Return all there is to say of an entry, as JSON's types."""
+        made = {
+            "plugin": placed.ref.name,
+            "priority": placed.priority,
+            "mode": placed.ref.mode,
+            "on_error": placed.on_error,
+            "budget": placed.ref.budget,
+            "config": self.shown(placed),
+        }
+        if placed.config is None:
+            made["unknown"] = placed.unknown
+        return {**made, "source": placed.owner, "sources": placed.sources}
+
+    def _placed(self, step: Step) -> Placed:
+        entry = step.config.entry
+        owner = GLOBAL if entry.route is None else self._indexes[entry.route]
+        refs, holder = self._list(owner)
+        position = [position for position, ref in enumerate(refs) if ref.name == step.plugin][entry.index]
+        written = holder["plugins"][position].get("config", {})
+        on_error = "ignore" if step.ignore else "fail"
+        return Placed(refs[position], _owner(owner), step.phase, step.priority, on_error, step.config, written)
+
+    def _list(self, owner: int) -> tuple[Sequence[PluginRef], Mapping[str, Any]]:
+        """Return the plugin entries of a route, by its index (-1: the global ones), and what holds them, as written."""
+        document = self._parsed.document
+        if owner == GLOBAL:
+            return document.plugins, self._written
+        return document.routes[owner].plugins, self._written["routes"][owner]
+
+    def _open(self, compiled: CompiledRoute | None) -> Iterator[tuple[int, int, str]]:
+        """Yield the entries of a route, global ones too, that cannot run here: whose, which, and the reason."""
+        own = compiled.route.plugins if compiled is not None else ()
+        index = self._indexes[compiled.route.id] if compiled is not None else None
+        replaced = {ref.name for ref in own}
+        for (owner, position), reason in sorted(self._parsed.unavailable.items()):
+            globally = owner == GLOBAL and self._parsed.document.plugins[position].name not in replaced
+            if globally or owner == index:
+                yield owner, position, reason
+
+
+def _owner(index: int) -> Owner:
+    return "global" if index == GLOBAL else "route"
+
+
+def _sources(value: BaseModel, owner: Owner) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name in type(value).model_fields:
+        held = getattr(value, name)
+        if name not in value.model_fields_set:
+            made[name] = DEFAULT
+        else:
+            made[name] = _sources(held, owner) if isinstance(held, BaseModel) else owner
+    return made
