@@ -34,6 +34,7 @@ from gwproxy.ports import Store
 from gwproxy.process import descriptors, resident
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
+from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import connect
 from gwproxy.store.redial import Redial
@@ -107,6 +108,7 @@ class Agent:
         self._heartbeat: Heartbeat | None = None
         self._store: RedisStore | LocalStore = LocalStore()
         self._configurations: ConfigurationStore | None = None
+        self._candidates: CandidateStore | None = None
         self._stopping = threading.Event()
         self._disk: ThreadPool | None = None
         self._watch_resources()
@@ -161,6 +163,7 @@ class Agent:
         client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
         retention = Retention(settings.history_keep, settings.history_days)
         self._store, self._configurations = store, ConfigurationStore(client, settings.prefix, retention)
+        self._candidates = CandidateStore(client, settings.prefix)
         self._run(store.logs.run, self._stopping)
         self._run(store.attend, self._stopping)
 
@@ -176,6 +179,7 @@ class Agent:
             lambda: self._store.dropped,
             self._gateway.tally,
             self._started,
+            watcher.beside.shown,
         )
         self._run(self._heartbeat.run)
 
@@ -185,8 +189,8 @@ class Agent:
     def _make_watcher(self) -> Watcher:
         settings = self._settings
         source: Source
-        if self._configurations is not None:
-            source = RedisSource(self._configurations, settings.prefix)
+        if self._configurations is not None and self._candidates is not None:
+            source = RedisSource(self._configurations, self._candidates, settings.prefix)
             self._run(source.listen)
         else:
             source = FileSource(settings.config or Path("gateway.yaml"))

@@ -5,6 +5,7 @@ Importing and constructing start nothing: :meth:`App.start` does, in the worker,
 
 from __future__ import annotations
 
+import heapq
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,8 +99,11 @@ class App:
 
     def secrets(self) -> Sequence[str]:
         """Return what no log may hold, the longest first."""
-        snapshot = self.gateway.snapshot
-        return snapshot.secrets if snapshot is not None else ()
+        snapshot, beside = self.gateway.snapshot, self.gateway.beside
+        served = snapshot.secrets if snapshot is not None else ()
+        if beside is None:
+            return served
+        return list(heapq.merge(served, beside.secrets, key=len, reverse=True))
 
     @property
     def settled(self) -> bool:

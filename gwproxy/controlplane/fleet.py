@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
@@ -36,7 +37,10 @@ def iso(seconds: float) -> str:
 
 
 class Heartbeat:
-    """Writes this worker's entry every two seconds, and at once when something changed."""
+    """Writes this worker's entry every two seconds, and at once when something changed.
+
+    :param candidate: returns what to say of the candidate; None if there is none.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Heartbeat:
         dropped: Callable[[], int],
         tally: Tally,
         started: float,
+        candidate: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._store = store
         self._worker_id = worker_id
@@ -55,6 +60,7 @@ class Heartbeat:
         self._upstreams = upstreams
         self._dropped = dropped
         self._tally = tally
+        self._candidate = candidate
         self._constant = {
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
@@ -97,6 +103,8 @@ class Heartbeat:
             "state": standing.state,
             "error": standing.error[:2000],
             "applied_at": iso(standing.applied_at),
+            "build_ms": f"{standing.build_ms:.1f}",
+            "candidate": orjson.dumps(self._candidate() or {}).decode(),
             "log_dropped": str(self._dropped()),
             "counters": orjson.dumps(self._tally.shown()).decode(),
             "upstreams": orjson.dumps([_load(live) for live in self._upstreams][:200]).decode(),

@@ -7,11 +7,12 @@ import os
 import random
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from gwproxy.errors import StoreUnavailable
+from gwproxy.store.candidates import Candidate, CandidateStore, Look
 from gwproxy.store.configuration import ConfigurationStore
 
 log = logging.getLogger("gwproxy.sources")
@@ -22,7 +23,7 @@ RESUBSCRIBE = (0.05, 0.5)  # seconds; how soon a worker may connect again is up 
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Found:
     """What a source holds now.
 
     :ivar data: None if it is missing or empty.
@@ -36,9 +37,14 @@ class Candidate:
 
 
 class Source(Protocol):
-    """Something to follow."""
+    """Something to follow.
 
-    def poll(self) -> Candidate | None:
+    :ivar candidate: what was there beside the live configuration at the last look; None if nothing was that is good for it.
+    """
+
+    candidate: Candidate | None
+
+    def poll(self) -> Found | None:
         """Return the content if it may differ from what was returned last, else None.
 
         :raises StoreUnavailable: it cannot be read now.
@@ -52,26 +58,46 @@ class Source(Protocol):
 
 
 class RedisSource:
-    """The live configuration in Redis: polled, and followed by its channel.
+    """The live configuration in Redis and the candidate beside it: polled, and followed by their channel.
 
     :param prefix: of the keys, for names shown.
     """
 
-    def __init__(self, store: ConfigurationStore, prefix: str) -> None:
+    def __init__(self, store: ConfigurationStore, candidates: CandidateStore, prefix: str) -> None:
         self._store = store
+        self._candidates = candidates
         self._name = f"{prefix}routes"
-        self._seen: str | None = ""
+        self._seen: str | None = None
+        self._version = ""  # of the candidate that was read last
+        self.candidate: Candidate | None = None
         self._hint = threading.Event()
         self._closed = False
 
-    def poll(self) -> Candidate | None:
+    def poll(self) -> Found | None:
         """Compare fingerprints, and read everything if they differ; an unchanged document is not transferred."""
-        mark = self._store.fingerprint()
-        if mark == self._seen:
+        look = self._candidates.look()
+        self._look_beside(look)
+        if look.fingerprint == self._seen:
             return None
         live = self._store.read()
-        self._seen = mark
-        return Candidate(live.data or None, live.revision, self._name)
+        self._seen = look.fingerprint
+        return Found(live.data or None, live.revision, self._name)
+
+    def _look_beside(self, look: Look) -> None:
+        """Read the candidate if it is another one, or is told to be otherwise than before."""
+        if not look.candidate or look.void:
+            self.candidate = None
+            return
+        before = self.candidate
+        if before is not None and (before.id, self._version) == (look.candidate, look.version):
+            return
+        known = before is not None and before.id == look.candidate
+        found = self._candidates.read(data=not known)
+        if found is None or found.id != look.candidate:
+            self.candidate = None  # another one meanwhile: the next look finds it
+            return
+        self.candidate = replace(found, data=before.data) if before is not None and known else found
+        self._version = look.version
 
     def wait(self) -> None:
         """Wait for a hint, half a second at most, jittered so that a fleet does not poll in step."""
@@ -110,10 +136,11 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.candidate: Candidate | None = None  # a file has nothing beside it
         self._seen: tuple[int, int, int] | None = None
         self._closed = threading.Event()
 
-    def poll(self) -> Candidate | None:
+    def poll(self) -> Found | None:
         """Look at the file.
 
         :raises StoreUnavailable: it cannot be read.
@@ -127,7 +154,7 @@ class FileSource:
         except OSError as error:
             raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
         self._seen = mark
-        return Candidate(data or None, 0, str(self._path))
+        return Found(data or None, 0, str(self._path))
 
     def wait(self) -> None:
         """Wait half a second."""

@@ -11,13 +11,14 @@ from typing import Any
 
 from gevent import GreenletExit
 
-from gwproxy.controlplane.build import Builder
+from gwproxy.controlplane.beside import Beside
 from gwproxy.controlplane.collection import Collector, uncollected
 from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.leftovers import Leftovers
-from gwproxy.controlplane.parse import Environment, Parsed, parse
-from gwproxy.controlplane.sources import Candidate, Source
+from gwproxy.controlplane.make import Maker
+from gwproxy.controlplane.parse import Environment
+from gwproxy.controlplane.sources import Found, Source
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import ConfigurationRefused, StoreUnavailable
@@ -35,6 +36,7 @@ class Standing:
     :ivar state: ``starting``, ``ready``, ``refused`` or ``draining``.
     :ivar error: why the newest configuration is not run; empty if it is.
     :ivar applied_at: seconds since 1970; 0.0 before the first.
+    :ivar build_ms: milliseconds it took to make what runs.
     """
 
     state: str = "starting"
@@ -42,6 +44,7 @@ class Standing:
     digest: str = ""
     error: str = ""
     applied_at: float = 0.0
+    build_ms: float = 0.0
 
 
 class Watcher:
@@ -53,6 +56,7 @@ class Watcher:
     :param in_thread: calls a function where it may wait for a disk.
     :param collector: None leaves the garbage collector alone.
 
+    :ivar beside: what it keeps of the candidate that the source has, if it has one.
     :ivar looked: whether it has looked at least once: what there was to serve is served.
     """
 
@@ -74,22 +78,20 @@ class Watcher:
         self._source = source
         self._gateway = gateway
         self._registry = registry
-        self._upstreams = upstreams
-        self._environment = environment
         self._last_good = last_good
-        self._builder = Builder(registry, upstreams, pause)
+        self._maker = Maker(registry, upstreams, environment, pause)
         self._pause = pause
         self._revision_of = revision_of
         self._changed = changed
         self._in_thread = in_thread
         self._collector = collector
-        self._parsed: Parsed | None = None
-        self._unjudged: Candidate | None = None  # the store went away while it was looked at, and will not offer it again
+        self._unjudged: Found | None = None  # the store went away while it was looked at, and will not offer it again
         self._refused = ""
         self._away = False
         self._closed = False
         self.looked = False
         self.standing = Standing()
+        self.beside = Beside(gateway, self._maker, pause, changed, collector)
 
     def run(self) -> None:
         """Follow the source until closed."""
@@ -118,9 +120,9 @@ class Watcher:
     def step(self) -> None:
         """Look once, and apply what changed."""
         try:
-            candidate, self._unjudged = self._source.poll() or self._unjudged, None
-            if candidate is not None:
-                self._judge(candidate)
+            found, self._unjudged = self._source.poll() or self._unjudged, None
+            if found is not None:
+                self._judge(found)
         except StoreUnavailable as error:
             if not self._away:
                 log.warning("source_away reason=%s", error)
@@ -131,30 +133,31 @@ class Watcher:
             log.info("source_back")
             self._away = False
         self._fall_back()
+        self.beside.follow(self._source.candidate)
 
-    def _judge(self, candidate: Candidate) -> None:
-        """Apply a candidate, unless it is what runs already or what was refused.
+    def _judge(self, found: Found) -> None:
+        """Apply what was found, unless it is what runs already or what was refused.
 
         :raises StoreUnavailable: its revision cannot be told; it is judged at the next look.
         """
-        if candidate.data is None:
+        if found.data is None:
             self._refused = ""
-            self._report_refused(f"{candidate.name} is missing or empty")
+            self._report_refused(f"{found.name} is missing or empty")
             return
-        digest = hashlib.sha256(candidate.data).hexdigest()
-        revision = candidate.revision
+        digest = hashlib.sha256(found.data).hexdigest()
+        revision = found.revision
         if self._revision_of is not None:
             try:
                 # 0: the store has moved on since the read; what came after is found at the next look.
-                revision = self._revision_of(candidate.data, digest) or candidate.revision
+                revision = self._revision_of(found.data, digest) or found.revision
             except StoreUnavailable:
-                self._unjudged = candidate
+                self._unjudged = found
                 raise
-        self._compare(candidate.revision, revision, digest)
+        self._compare(found.revision, revision, digest)
         if digest == self.standing.digest:
             self._confirm(revision)
         elif digest != self._refused:
-            self._consider(candidate.data, candidate.name, revision, digest)
+            self._consider(found.data, found.name, revision, digest)
 
     def _compare(self, counter: int, revision: int, digest: str) -> None:
         """Say when revisions do not grow: the store was emptied, or restored. The content decides all the same.
@@ -197,22 +200,25 @@ class Watcher:
         began = time.monotonic()
         with uncollected():  # as one: a collection in between would stall requests like any other
             try:
-                parsed = self._parse(data, name, lenient)
-                snapshot = self._builder.build(parsed, revision=revision, digest=digest)
+                made = self.beside.built(digest) or self._maker.make(data, name, revision=revision, digest=digest, lenient=lenient)
             except ConfigurationRefused as refused:
                 self._refuse(refused, revision, digest)
                 return False
             served = self._gateway.snapshot
-            leftovers = Leftovers(served, self._parsed) if served is not None and self._parsed is not None else None
-            del served
-            self._gateway.snapshot = snapshot  # the swap
-            self._parsed, self._refused = parsed, ""
+            before = self._maker.parsed
+            leftovers = Leftovers(served, before) if served is not None and before is not None else None
+            del served, before
+            self._gateway.snapshot = made.snapshot  # the swap
+            self.beside.withdraw(made)
+            self._maker.keep(made)
+            self._refused = ""
             if self._collector is not None:
                 self._collector.set_aside()
-        self._upstreams.keep(snapshot.upstreams())
+        self.beside.keep()
         self.standing.revision, self.standing.digest, self.standing.applied_at = revision, digest, time.time()
+        self.standing.build_ms = made.ms
         took = (time.monotonic() - began) * 1000
-        log.info("configuration_applied revision=%d digest=%s routes=%d ms=%.1f", revision, digest[:12], len(snapshot.routes), took)
+        log.info("configuration_applied revision=%d digest=%s routes=%d ms=%.1f", revision, digest[:12], len(made.snapshot.routes), took)
         self._report("ready", "")
         announce(self._registry, self._gateway.tally, "configuration_applied", revision=revision, digest=digest)
         self._save(data, revision)
@@ -226,17 +232,6 @@ class Watcher:
             log.error("configuration_problem revision=%d %s", revision, problem)
         log.error("configuration_refused revision=%d digest=%s problems=%d", revision, digest[:12], len(refused.problems))
         self._report("refused", str(refused))
-
-    def _parse(self, data: bytes, name: str, lenient: bool) -> Parsed:
-        return parse(
-            data,
-            file=name,
-            plugins=self._registry,
-            environment=self._environment,
-            lenient=lenient,
-            previous=self._parsed,
-            pause=self._pause,
-        )
 
     def _save(self, data: bytes, revision: int) -> None:
         try:

@@ -12,6 +12,7 @@ from gevent import getcurrent
 
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane import chain
+from gwproxy.dataplane.canary import Canary
 from gwproxy.dataplane.failures import UpstreamBusy
 from gwproxy.dataplane.forward import forward
 from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Snapshot
@@ -34,6 +35,8 @@ class Gateway:
     """Serves requests by the snapshot that is current when they come.
 
     :ivar snapshot: what new requests are served by; None until there is a configuration. Swapping is one assignment.
+    :ivar beside: what was built beside it; None if there is nothing. It serves only as far as :attr:`canary` says.
+    :ivar canary: serves a share of the requests by :attr:`beside`; None: the snapshot serves all.
     :ivar in_flight: the contexts of all requests that have not finished.
     :ivar tunnels: those that are open.
     :ivar tally: what this worker has counted.
@@ -43,6 +46,8 @@ class Gateway:
     def __init__(self, upstreams: Upstreams) -> None:
         self.upstreams = upstreams
         self.snapshot: Snapshot | None = None
+        self.beside: Snapshot | None = None
+        self.canary: Canary | None = None
         self.in_flight: set[Context] = set()
         self.tunnels: set[Tunnel] = set()
         self.tally = upstreams.tally
@@ -55,8 +60,8 @@ class Gateway:
 
         :param client_gone: says whether the client has closed; None if that cannot be told.
         """
-        snapshot = self.snapshot
         ctx = self._begin(request, request_id)
+        snapshot = self.snapshot if self.canary is None else self.canary.begin(ctx, self.snapshot)
         steps = snapshot.unmatched if snapshot is not None else EMPTY_CHAIN
         try:
             if snapshot is None:
@@ -104,7 +109,7 @@ class Gateway:
 
     def _reply(self, request: Request, request_id: str, response: Response) -> Context:
         """Let a response leave that no route has made."""
-        snapshot = self.snapshot
+        snapshot = self.snapshot if self.canary is None else self.canary.snapshot_for(request, self.snapshot)
         ctx = self._begin(request, request_id)
         chain.replace(ctx, response)
         return self._finish(ctx, snapshot.unmatched if snapshot is not None else EMPTY_CHAIN)

@@ -55,7 +55,7 @@ class Consumers:
 class Snapshot:
     """Everything a request touches of a configuration.
 
-    :ivar revision: of the store; 0 if it has none.
+    :ivar revision: of the store; 0 if it has none. Of a candidate: the one that it was made from.
     :ivar digest: SHA-256 of the configuration's bytes, in hex.
     :ivar unmatched: the global plugins' chain, for requests that match no route.
     :ivar secrets: of all plugins' configurations, the longest first: no log may hold them.

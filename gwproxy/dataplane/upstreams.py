@@ -116,24 +116,23 @@ class Upstreams:
     def __init__(self, tally: Tally | None = None, transport: type[GatewayAdapter] = GatewayAdapter) -> None:
         self.tally = tally if tally is not None else Tally()
         self.transport = transport
-        self._live: dict[str, LiveUpstream] = {}
-        self._replaced: list[LiveUpstream] = []  # still served by the snapshot before, until :meth:`keep`
+        self._live: dict[str, list[LiveUpstream]] = {}  # several of one name: of the snapshot before, or of a candidate
         self._direct: dict[str, LiveUpstream] = {}
 
     def named(self, name: str, described: Upstream) -> LiveUpstream:
-        """Return the upstream of that name, the living one if its description is the same."""
-        live = self._live.get(name)
-        if live is None or live.described != described:
-            if live is not None:
-                self._replaced.append(live)
-            live = LiveUpstream(name, described, self.tally, transport=self.transport)
-            self._live[name] = live
+        """Return the upstream of that name, a living one if its description is the same."""
+        known = self._live.setdefault(name, [])
+        for live in known:
+            if live.described == described:
+                return live
+        live = LiveUpstream(name, described, self.tally, transport=self.transport)
+        known.append(live)
         return live
 
     def of_url(self, url: str) -> LiveUpstream:
         """Return the upstream that a route's URL stands for."""
-        live = self._live.get(url)
-        return live if live is not None else self.named(url, Upstream(targets=(Target(url=url),)))
+        known = self._live.get(url)
+        return known[0] if known else self.named(url, Upstream(targets=(Target(url=url),)))
 
     def direct(self, base: str) -> LiveUpstream:
         """Return an upstream for a URL that a plugin chose for one request. At most 256 are kept, the newest."""
@@ -149,22 +148,23 @@ class Upstreams:
     def keep(self, used: Iterable[LiveUpstream]) -> None:
         """Let go of every upstream that is not among ``used``."""
         kept = {id(live) for live in used}
-        for name, live in list(self._live.items()):
-            if id(live) not in kept:
+        for name, known in list(self._live.items()):
+            for live in known[:]:
+                if id(live) not in kept:
+                    known.remove(live)
+                    live.close()
+            if not known:
                 del self._live[name]
-                live.close()
-        while self._replaced:
-            self._replaced.pop().close()
 
     def prune(self) -> None:
         """Close idle connections that are past use, of plugins' own upstreams too."""
-        for live in [*self._live.values(), *self._direct.values()]:
+        for live in [*self, *self._direct.values()]:
             live.prune()
 
     @property
     def connections(self) -> int:
         """How many connections to upstreams are open, those of plugins' own upstreams too; not those of upstreams let go of."""
-        return sum(live.connections for live in [*self._live.values(), *self._direct.values()])
+        return sum(live.connections for live in [*self, *self._direct.values()])
 
     def __iter__(self) -> Iterator[LiveUpstream]:
-        return iter(list(self._live.values()))
+        return iter([live for known in self._live.values() for live in known])

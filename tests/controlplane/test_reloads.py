@@ -20,7 +20,7 @@ from gwproxy.agent import WorkerGateway
 from gwproxy.controlplane.collection import Collector
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment, Parsed
-from gwproxy.controlplane.sources import Candidate
+from gwproxy.controlplane.sources import Found
 from gwproxy.controlplane.watch import Watcher
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.patterns import compile_pattern
@@ -31,6 +31,7 @@ from gwproxy.model import Route, Upstream
 from gwproxy.plugin import PluginConfig
 from gwproxy.plugins.jwks import KeySet
 from gwproxy.registry import Registry
+from gwproxy.store.candidates import Candidate
 from gwproxy.store.shared import LocalStore
 
 RELOADS = 10_000
@@ -42,9 +43,10 @@ class Pushed:
     """A source that says what the test pushes."""
 
     def __init__(self) -> None:
-        self.next: Candidate | None = None
+        self.candidate: Candidate | None = None
+        self.next: Found | None = None
 
-    def poll(self) -> Candidate | None:
+    def poll(self) -> Found | None:
         said, self.next = self.next, None
         return said
 
@@ -82,7 +84,7 @@ class Worker:
         self.watcher = Watcher(self.source, self.gateway, registry, upstreams, environment, unsaved, collector=self.collector)
 
     def reload(self, data: bytes, revision: int) -> Snapshot:
-        self.source.next = Candidate(data, revision, "gw:routes")
+        self.source.next = Found(data, revision, "gw:routes")
         self.watcher.step()
         self.collector.look()
         standing, snapshot = self.watcher.standing, self.gateway.snapshot
@@ -184,7 +186,7 @@ def test_S07_a_refused_configuration_leaves_nothing(worker: Worker) -> None:
     for number in range(1, 300):
         broken = orjson.loads(document(number))
         broken["routes"][2]["upstream"] = "absent"
-        worker.source.next = Candidate(orjson.dumps(broken), number, "gw:routes")
+        worker.source.next = Found(orjson.dumps(broken), number, "gw:routes")
         worker.watcher.step()
         assert worker.watcher.standing.state == "refused"
     assert living() == before
@@ -198,7 +200,7 @@ def test_S07_what_was_served_is_freed_without_any_collection(worker: Worker) -> 
         graves: list[weakref.ref[Any]] = []
         for number in range(1, 12):
             snapshot = worker.reload(document(number), number)
-            parsed = worker.watcher._parsed
+            parsed = worker.watcher._maker.parsed
             changing = snapshot.routes[1]
             steps = [step for steps in changing.chain.values() for step in steps]
             assert parsed is not None

@@ -11,21 +11,23 @@ import pytest
 from gwproxy import Plugin, hookimpl
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.parse import Environment
-from gwproxy.controlplane.sources import Candidate, FileSource
+from gwproxy.controlplane.sources import FileSource, Found
 from gwproxy.controlplane.watch import Watcher
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
+from gwproxy.store.candidates import Candidate
 
 
 class Script:
     """A source that says what the test wants."""
 
     def __init__(self) -> None:
-        self.next: Candidate | Exception | None = None
+        self.candidate: Candidate | None = None
+        self.next: Found | Exception | None = None
 
-    def poll(self) -> Candidate | None:
+    def poll(self) -> Found | None:
         said, self.next = self.next, None
         if isinstance(said, Exception):
             self.next = said
@@ -71,7 +73,7 @@ class Bench:
         self.changes += 1
 
     def say(self, data: bytes | None, revision: int = 1) -> None:
-        self.source.next = Candidate(data, revision, "gw:routes")
+        self.source.next = Found(data, revision, "gw:routes")
         self.watcher.step()
 
     def paths(self) -> list[str]:
@@ -255,18 +257,18 @@ def test_a_file_is_read_again_when_it_was_written_or_replaced(tmp_path: Path) ->
     with pytest.raises(StoreUnavailable, match=r"gateway\.yaml"):
         source.poll()
     path.write_bytes(b"one")
-    assert source.poll() == Candidate(b"one", 0, str(path))
+    assert source.poll() == Found(b"one", 0, str(path))
     assert source.poll() is None
     other = tmp_path / "other"
     other.write_bytes(b"two")
     other.replace(path)
-    assert source.poll() == Candidate(b"two", 0, str(path))
+    assert source.poll() == Found(b"two", 0, str(path))
     path.write_bytes(b"")
-    assert source.poll() == Candidate(None, 0, str(path))
+    assert source.poll() == Found(None, 0, str(path))
 
 
-@pytest.mark.parametrize("found", [Candidate(text("/a"), 1, "gw:routes"), None, StoreUnavailable("away"), ValueError("odd")])
-def test_it_has_looked_once_whatever_was_found(bench: Bench, found: Candidate | Exception | None) -> None:
+@pytest.mark.parametrize("found", [Found(text("/a"), 1, "gw:routes"), None, StoreUnavailable("away"), ValueError("odd")])
+def test_it_has_looked_once_whatever_was_found(bench: Bench, found: Found | Exception | None) -> None:
     bench.source.next = found
     looked = []
     bench.source.wait = lambda: (looked.append(bench.watcher.looked), bench.watcher.close())  # type: ignore[func-returns-value,assignment,method-assign]

@@ -1,0 +1,165 @@
+"""The candidate of a worker: built beside what it serves, served to some if it is a canary, given over when it goes live."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gevent import GreenletExit
+
+from gwproxy.controlplane.collection import Collector
+from gwproxy.controlplane.leftovers import Leftovers
+from gwproxy.controlplane.make import Made, Maker
+from gwproxy.dataplane.canary import Canary
+from gwproxy.dataplane.gateway import Gateway
+from gwproxy.dataplane.upstreams import LiveUpstream
+from gwproxy.errors import ConfigurationRefused
+from gwproxy.store.candidates import Candidate
+
+log = logging.getLogger("gwproxy.beside")
+
+
+@dataclass(slots=True)
+class Held:
+    """What this worker has made of the candidate.
+
+    :ivar state: ``building``, ``built`` or ``refused``.
+    :ivar error: why it was refused; empty if it was not.
+    :ivar made: None unless it is built.
+    """
+
+    candidate: Candidate
+    state: str = "building"
+    error: str = ""
+    made: Made | None = None
+
+
+class Beside:
+    """Keeps at most one candidate beside what a gateway serves.
+
+    :param pause: called while what was let go of is freed.
+    :param changed: called after what is to be reported has changed.
+    """
+
+    def __init__(
+        self, gateway: Gateway, maker: Maker, pause: Callable[[], None], changed: Callable[[], None], collector: Collector | None
+    ) -> None:
+        self._gateway = gateway
+        self._maker = maker
+        self._pause = pause
+        self._changed = changed
+        self._collector = collector
+        self.held: Held | None = None
+
+    def follow(self, candidate: Candidate | None) -> None:
+        """Have what the store has: build it, or let go of what is no more.
+
+        :param candidate: None if there is none, or none that is good for what is live.
+        """
+        held = self.held
+        if held is not None and candidate is not None and held.candidate.id == candidate.id:
+            self._adjust(held, candidate)
+            return
+        if held is not None:
+            self._drop(held)
+        if candidate is not None:
+            self._build(candidate)
+
+    def built(self, digest: str) -> Made | None:
+        """Return what was built of the configuration of that digest; None if the candidate is another one, or not built."""
+        held = self.held
+        return held.made if held is not None and held.candidate.digest == digest else None
+
+    def withdraw(self, live: Made) -> None:
+        """Serve nothing by the candidate any more: another configuration is live from now on. Takes no time.
+
+        :param live: what is served now; it may be what was the candidate.
+        """
+        self._gateway.canary = self._gateway.beside = None
+        if self.held is not None and self.held.made is live:
+            self.held = None
+
+    def _drop(self, held: Held) -> None:
+        """Let go of the candidate. Requests that it serves keep it to their end."""
+        log.info("candidate_dropped candidate=%s", held.candidate.id)
+        self.held = self._gateway.canary = self._gateway.beside = None
+        if held.made is not None:
+            leftovers = Leftovers(held.made.snapshot, held.made.parsed)
+            held.made = None
+            self.keep()
+            leftovers.free(self._pause)
+        self._changed()
+
+    def keep(self) -> None:
+        """Let go of every upstream that neither what is served nor the candidate needs."""
+        self._gateway.upstreams.keep(self._upstreams())
+
+    def shown(self) -> dict[str, Any] | None:
+        """Return what the heartbeat says of the candidate; None if there is none."""
+        held = self.held
+        if held is None:
+            return None
+        candidate, canary = held.candidate, self._gateway.canary
+        found: dict[str, Any] = {"id": candidate.id, "digest": candidate.digest, "mode": candidate.mode, "state": held.state}
+        found |= {"error": held.error[:2000], "build_ms": round(held.made.ms, 1) if held.made is not None else None}
+        if canary is not None:
+            found |= {"share": canary.share, "sides": {"live": canary.live.counts(), "candidate": canary.candidate.counts()}}
+        return found
+
+    def _upstreams(self) -> Iterator[LiveUpstream]:
+        for snapshot in (self._gateway.snapshot, self._gateway.beside):
+            if snapshot is not None:
+                yield from snapshot.upstreams()
+
+    def _build(self, candidate: Candidate) -> None:
+        held = self.held = Held(candidate)
+        self._changed()
+        if hashlib.sha256(candidate.data).hexdigest() != candidate.digest:
+            self._refuse(held, "its bytes are not those that its digest tells of")
+            return
+        try:
+            held.made = self._maker.make(candidate.data, "candidate", revision=candidate.base, digest=candidate.digest, lenient=False)
+        except GreenletExit:
+            raise  # the worker stops
+        except ConfigurationRefused as refused:
+            self._refuse(held, str(refused))
+        except BaseException as error:  # a plugin's model may raise anything
+            log.exception("candidate_failed candidate=%s", candidate.id)
+            self._refuse(held, f"an unexpected {type(error).__name__}; the log of the worker says more")
+        else:
+            self._show(held, held.made)
+
+    def _show(self, held: Held, made: Made) -> None:
+        held.state = "built"
+        if self._collector is not None:
+            self._collector.set_aside()
+        self._adjust(held, held.candidate)
+        log.info("candidate_built candidate=%s digest=%s ms=%.1f", held.candidate.id, held.candidate.digest[:12], made.ms)
+        self._changed()
+
+    def _adjust(self, held: Held, candidate: Candidate) -> None:
+        """Serve as much by the candidate as it is to serve."""
+        held.candidate = candidate
+        if held.made is None:
+            return
+        self._gateway.beside = held.made.snapshot
+        if candidate.mode != "canary":
+            return
+        canary = self._gateway.canary
+        if canary is None:
+            self._gateway.canary = Canary(candidate.id, held.made.snapshot, candidate.share)
+        elif canary.share != candidate.share:
+            canary.resize(candidate.share)
+        else:
+            return
+        log.info("canary_serves candidate=%s share=%g", candidate.id, candidate.share)
+        self._changed()
+
+    def _refuse(self, held: Held, error: str) -> None:
+        held.state, held.error = "refused", error
+        self.keep()
+        log.error("candidate_refused candidate=%s reason=%s", held.candidate.id, error)
+        self._changed()
