@@ -25,6 +25,7 @@ from gwproxy.controlplane.fleet import Heartbeat, make_worker_id
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.pace import Pace
 from gwproxy.controlplane.parse import Environment, to_json
+from gwproxy.controlplane.referee import Referee
 from gwproxy.controlplane.sources import FileSource, RedisSource, Source
 from gwproxy.controlplane.watch import Watcher
 from gwproxy.dataplane.gateway import Gateway
@@ -34,6 +35,7 @@ from gwproxy.ports import Store
 from gwproxy.process import descriptors, resident
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
+from gwproxy.store.audit import AuditLog
 from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import connect
@@ -109,6 +111,8 @@ class Agent:
         self._store: RedisStore | LocalStore = LocalStore()
         self._configurations: ConfigurationStore | None = None
         self._candidates: CandidateStore | None = None
+        self._audit: AuditLog | None = None
+        self._referee: Referee | None = None
         self._stopping = threading.Event()
         self._disk: ThreadPool | None = None
         self._watch_resources()
@@ -125,6 +129,8 @@ class Agent:
         watcher = self._watcher = self._make_watcher()
         with _survived("heartbeat"):
             self._start_heartbeat(watcher)
+        with _survived("referee"):
+            self._start_referee(watcher)
         self._run(self._seed_and_watch, watcher)
         self._run(self._tidy)
         self._run(HealthChecks(self._gateway.upstreams).run)
@@ -149,6 +155,8 @@ class Agent:
         if self._ports is not None:
             self._ports.close()
         self._stopping.set()
+        if self._referee is not None:
+            self._referee.close()
         self._store.close()
         if self._heartbeat is not None:
             self._heartbeat.close()
@@ -163,7 +171,7 @@ class Agent:
         client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
         retention = Retention(settings.history_keep, settings.history_days)
         self._store, self._configurations = store, ConfigurationStore(client, settings.prefix, retention)
-        self._candidates = CandidateStore(client, settings.prefix)
+        self._candidates, self._audit = CandidateStore(client, settings.prefix), AuditLog(client, settings.prefix)
         self._run(store.logs.run, self._stopping)
         self._run(store.attend, self._stopping)
 
@@ -182,6 +190,18 @@ class Agent:
             watcher.beside.shown,
         )
         self._run(self._heartbeat.run)
+
+    def _start_referee(self, watcher: Watcher) -> None:
+        if self._candidates is not None and self._audit is not None:
+            self._referee = Referee(self._candidates, self._audit, self.worker_id, watcher.beside, self._gateway)
+            self._run(self._referee.run)
+
+    def _changed(self) -> None:
+        """Report at once what the watcher did."""
+        if self._heartbeat is not None:
+            self._heartbeat.beat_now()
+        if self._referee is not None:
+            self._referee.wake()
 
     def _run(self, function: Callable[..., object], *args: Any) -> None:
         self._background.run(function, *args)
@@ -203,7 +223,7 @@ class Agent:
             LastGoodFile(settings.state_dir, settings.prefix),
             pause=Pace(),
             revision_of=self._configurations.note_external if self._configurations is not None else None,
-            changed=lambda: self._heartbeat.beat_now() if self._heartbeat else None,
+            changed=self._changed,
             in_thread=self._on_disk,
             collector=Collector(lambda: not self._gateway.in_flight),
         )

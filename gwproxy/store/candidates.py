@@ -230,16 +230,18 @@ class CandidateStore(Asking):
         if self._step("change", ident, self._key("reload"), "share", str(share), "rules", rules)[0] != b"done":
             raise CandidateGone("the candidate has ended")
 
-    def publish(self, ident: str, outcome: str, reason: str, *, by: str, comment: str = "") -> Published:
-        """Make the candidate live, as a new revision by ``by``, and end it: one step.
+    def publish(self, ident: str, outcome: str, reason: str, *, by: str, actor: str = "") -> Published:
+        """Make the candidate live, as a new revision, and end it: one step.
 
         :param outcome: ``committed`` or ``promoted``.
+        :param by: who or what ends it.
+        :param actor: whose the revision is; empty: that of ``by``.
         :raises CandidateGone: it has ended, or what it was made from is live no more.
         """
         held = self.read(data=False)
         if held is None or held.id != ident:
             raise CandidateGone("the candidate has ended")
-        arguments = (held.digest, by, comment or held.comment, held.base, *self._retention, self._key("reload"))
+        arguments = (held.digest, actor or by, held.comment, held.base, *self._retention, self._key("reload"))
         revision = self._end("publish", ident, outcome, reason, by, *arguments)
         if revision is None:
             raise CandidateGone("the candidate has ended, or what it was made from is live no more")
@@ -268,12 +270,13 @@ class CandidateStore(Asking):
         return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds).isoformat(timespec="microseconds")[:-6] + "Z"
 
     def _what_came(self) -> str:
+        latest = self._live.latest()
+        if latest.data is None:
+            return f"{self._key('routes')} is missing or empty"
+        if latest.revision is None:
+            self._live.note_external(latest.data, digest_of(latest.data))
         newest = next(iter(self._live.history(1)), None)
-        return (
-            f"the live configuration is revision {newest.revision} now, by {newest.actor}"
-            if newest
-            else "there is another live configuration"
-        )
+        return f"the live configuration is revision {newest.revision} now, by {newest.actor}" if newest else "another configuration is live"
 
     def _conflict(self) -> RevisionConflict:
         newest = next(iter(self._live.history(1)), None)

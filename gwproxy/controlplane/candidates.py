@@ -1,0 +1,295 @@
+"""What people do with a candidate: stage it and commit it, try it as a canary, promote or abort that, ask how it is.
+
+Nothing here prints, and nothing knows who asks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import orjson
+
+from gwproxy.controlplane.rules import Rules
+from gwproxy.controlplane.sides import CANDIDATE, LIVE, Numbers
+from gwproxy.errors import CommandFailed, StoreUnavailable
+from gwproxy.store.audit import AuditLog
+from gwproxy.store.candidates import Candidate, CandidateGone, CandidateStore, Ended
+from gwproxy.store.configuration import ConfigurationStore, Published, digest_of
+
+log = logging.getLogger("gwproxy.candidates")
+
+LEASE = 10.0  # seconds that a stage outlives its owner
+LOOK_EVERY = 0.05  # seconds between two looks at the workers that are known
+SCAN_EVERY = 0.5  # seconds between two looks for others: that costs a walk through all keys of the store
+
+#: ``waiting``: it has not seen the candidate yet; the others as a worker's heartbeat says.
+State = Literal["waiting", "building", "built", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """What one worker makes of the candidate.
+
+    :ivar reason: why it refuses it; empty if it does not.
+    :ivar build_ms: None until it has built it.
+    """
+
+    id: str
+    host: str
+    pid: str
+    state: State
+    reason: str
+    build_ms: float | None
+
+    @classmethod
+    def of(cls, worker: Mapping[str, str], candidate: str) -> Acknowledgement:
+        """Read it from a heartbeat; one that speaks of another candidate has not seen this one."""
+        try:
+            said = orjson.loads(worker.get("candidate") or "{}")
+        except orjson.JSONDecodeError:
+            said = {}
+        if not isinstance(said, dict) or said.get("id") != candidate or said.get("state") not in ("building", "built", "refused"):
+            said = {"state": "waiting"}
+        build = said.get("build_ms")
+        state, reason, took = said["state"], str(said.get("error", "")), float(build) if isinstance(build, (int, float)) else None
+        return cls(worker["id"], worker.get("host", ""), worker.get("pid", ""), state, reason, took)
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON's types."""
+        found = {name: getattr(self, name) for name in ("id", "host", "state", "reason", "build_ms")}
+        return found | {"pid": int(self.pid) if self.pid.isdecimal() else None}
+
+    def __str__(self) -> str:
+        told = {"refused": f"refuses it: {self.reason}", "built": "has built it"}.get(self.state, "has not built it")
+        return f"{self.host}/{self.pid} {told}"
+
+
+class NotStaged(CommandFailed):
+    """A candidate that not every worker could build; it was withdrawn, and nothing was changed.
+
+    :ivar workers: all of them, with what they made of it.
+    """
+
+    def __init__(self, message: str, workers: Sequence[Acknowledgement]) -> None:
+        super().__init__(message)
+        self.workers = tuple(workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the candidate is, or how the last one ended.
+
+    :ivar candidate: None if there is none.
+    :ivar workers: what each live worker makes of it; empty if there is none.
+    :ivar last: None if it is not known.
+    """
+
+    candidate: Candidate | None
+    workers: tuple[Acknowledgement, ...]
+    last: Ended | None
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as JSON's types, without the configuration."""
+        running = None
+        if self.candidate is not None:
+            running = _data(self.candidate) | {"workers": [worker.as_data() for worker in self.workers]}
+        ended = None
+        if self.last is not None:
+            ended = {name: getattr(self.last, name) for name in ("outcome", "reason", "by", "at")}
+            ended = _data(self.last.candidate) | ended | {"started": self.last.candidate.at, "revision": self.last.revision or None}
+        return {"candidate": running, "last": ended}
+
+
+class Candidates:
+    """The candidate of one gateway, on behalf of one actor.
+
+    Methods raise :class:`~gwproxy.errors.StoreUnavailable` if the store does not answer.
+
+    :param actor: who acts, for the history and the audit stream.
+    """
+
+    def __init__(self, store: CandidateStore, configurations: ConfigurationStore, audit: AuditLog, actor: str) -> None:
+        self._store = store
+        self._configurations = configurations
+        self._audit = audit
+        self._actor = actor
+
+    def status(self) -> Status:
+        """Return how the candidate is; one that is void ends now."""
+        settle(self._store, self._audit)
+        candidate = self._store.read(data=False)
+        workers = self._workers(candidate) if candidate is not None else ()
+        return Status(candidate, workers, self._store.last())
+
+    def canary(self, data: bytes, *, base: int, share: float, rules: Rules, comment: str = "") -> Candidate:
+        """Serve a configuration to a share of the clients; if it is served as a canary already, change its share and its rules.
+
+        :param base: the live revision that it was made from.
+        :param share: percent, above 0 and at most 100.
+        :raises RevisionConflict: another revision is live.
+        :raises CandidateBusy: there is another candidate.
+        """
+        if not 0 < share <= 100:
+            raise CommandFailed(f"a canary serves more than 0 and at most 100 percent of the clients, not {share:g}")
+        settle(self._store, self._audit)
+        running = self._store.read(data=False)
+        told = f"{share:g}% of clients, digest {digest_of(data)[:12]}"
+        if running is not None and (running.mode, running.digest, running.base) == ("canary", digest_of(data), base):
+            self._store.change(running.id, share=share, rules=rules.dump())
+            record(self._audit, self._actor, "canary change", "done", told, base)
+            return self._store.read(data=False) or running
+        begun = self._store.start(data, mode="canary", base=base, actor=self._actor, comment=comment, share=share, rules=rules.dump())
+        record(self._audit, self._actor, "canary", "done", told, base)
+        return begun
+
+    def promote(self) -> Published:
+        """Make the canary live, for all clients, as a new revision.
+
+        :raises CommandFailed: there is none.
+        :raises CandidateGone: it has ended, or what it was made from is live no more.
+        """
+        canary = self._running()
+        published = self._store.publish(canary.id, "promoted", f"by {self._actor}", by=self._actor)
+        record(self._audit, self._actor, "canary promote", "done", f"digest {canary.digest[:12]}", published.revision)
+        return published
+
+    def abort(self, reason: str = "") -> Ended:
+        """End the canary: all clients are served by the live configuration.
+
+        :raises CommandFailed: there is none.
+        :raises CandidateGone: it has ended meanwhile.
+        """
+        canary = self._running()
+        reason = reason or f"by {self._actor}"
+        if not self._store.finish(canary.id, "aborted", reason, by=self._actor):
+            raise CandidateGone("the canary has ended meanwhile")
+        record(self._audit, self._actor, "canary abort", "done", reason, canary.base)
+        ended = self._store.last()
+        assert ended is not None  # noqa: S101 - it was ended a moment ago
+        return ended
+
+    def stage(
+        self,
+        data: bytes,
+        *,
+        base: int,
+        comment: str = "",
+        timeout: float = 30.0,
+        tell: Callable[[tuple[Acknowledgement, ...]], object] = lambda workers: None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> Published:
+        """Have every live worker build a configuration beside the live one, and make it live once all have.
+
+        Workers that have built it serve it at once. If the caller dies, the candidate is withdrawn within ten seconds.
+
+        :param base: the live revision that it was made from.
+        :param timeout: seconds.
+        :param tell: called with what the workers make of it, whenever that changed.
+        :raises NotStaged: a worker refuses it, or has not built it in time, or none is there. Nothing was changed.
+        :raises RevisionConflict: another revision is live.
+        :raises CandidateBusy: there is another candidate.
+        :raises CandidateGone: somebody has ended it, or changed what is live.
+        """
+        settle(self._store, self._audit)
+        candidate = self._store.start(data, mode="stage", base=base, actor=self._actor, comment=comment, lease=LEASE)
+        try:
+            self._await(candidate, timeout, tell, sleep)
+            published = self._store.publish(candidate.id, "committed", "all workers have built it", by=self._actor)
+        except BaseException as error:
+            self._withdraw(candidate, error)
+            raise
+        record(self._audit, self._actor, "apply", "done", f"staged, digest {candidate.digest[:12]}", published.revision)
+        return published
+
+    def _withdraw(self, candidate: Candidate, error: BaseException) -> None:
+        """End a stage that came to nothing."""
+        why = str(error) or type(error).__name__
+        try:
+            if settle(self._store, self._audit) is None:  # else what came between is told already
+                self._store.finish(candidate.id, "refused" if isinstance(error, NotStaged) else "aborted", why, by=self._actor)
+        except StoreUnavailable:
+            log.warning("candidate_not_withdrawn candidate=%s lease=%g", candidate.id, LEASE)  # it ends by itself
+        record(self._audit, self._actor, "apply", "refused", f"stage: {why}", candidate.base)
+
+    def _await(
+        self,
+        candidate: Candidate,
+        timeout: float,
+        tell: Callable[[tuple[Acknowledgement, ...]], object],
+        sleep: Callable[[float], object],
+    ) -> None:
+        """Wait until every live worker has built the candidate.
+
+        :raises NotStaged: that does not come to pass.
+        """
+        began = scanned = time.monotonic()
+        told: tuple[Acknowledgement, ...] = ()
+        workers = self._workers(candidate)
+        while True:
+            self._store.renew(candidate.id, LEASE)
+            if time.monotonic() - scanned >= SCAN_EVERY:
+                scanned, workers = time.monotonic(), self._workers(candidate)
+            else:
+                workers = self._workers(candidate, workers)
+            if workers != told:
+                tell(workers)
+                told = workers
+            if not workers:
+                raise NotStaged("no worker is there to build it", workers)
+            if refusing := [worker for worker in workers if worker.state == "refused"]:
+                raise NotStaged("; ".join(map(str, refusing)), workers)
+            missing = [worker for worker in workers if worker.state != "built"]
+            if not missing:
+                return
+            if time.monotonic() - began >= timeout:
+                raise NotStaged(f"after {timeout:g} s {'; '.join(map(str, missing))}", workers)
+            sleep(LOOK_EVERY)
+
+    def _workers(self, candidate: Candidate, known: Sequence[Acknowledgement] = ()) -> tuple[Acknowledgement, ...]:
+        """Return what each worker makes of it; those that are about to stop have no say.
+
+        :param known: whom to ask; empty: all.
+        """
+        found = self._configurations.heartbeats(worker.id for worker in known) if known else self._configurations.workers()
+        live = [worker for worker in found if worker.get("state") != "draining"]
+        return tuple(Acknowledgement.of(worker, candidate.id) for worker in live)
+
+    def _running(self) -> Candidate:
+        found = self.status().candidate
+        if found is None or found.mode != "canary":
+            raise CommandFailed("there is no canary; 'gwproxy canary status' tells how the last one ended")
+        return found
+
+
+def settle(store: CandidateStore, audit: AuditLog) -> Ended | None:
+    """End the candidate if it is void; None if it is not, or there is none, or somebody else has ended it."""
+    look = store.look()
+    ended = store.settle(look.candidate) if look.void else None
+    if ended is not None:
+        action = "canary abort" if ended.candidate.mode == "canary" else "apply"
+        record(audit, ended.by, action, "done", f"{ended.outcome}: {ended.reason}", ended.candidate.base)
+    return ended
+
+
+def record(audit: AuditLog, actor: str, action: str, outcome: Literal["done", "refused"], detail: str, revision: int | None) -> None:
+    """Record what was done; it is done, whether or not that could be recorded."""
+    try:
+        audit.record(actor, action, outcome, detail, revision)
+    except StoreUnavailable as error:
+        log.warning("audit_not_recorded action=%s outcome=%s reason=%s", action, outcome, error)
+
+
+def _data(candidate: Candidate) -> dict[str, Any]:
+    found = {name: getattr(candidate, name) for name in ("id", "mode", "digest", "base", "actor", "comment", "at", "share")}
+    try:
+        rules: dict[str, object] | None = Rules.load(candidate.rules).shown()
+    except CommandFailed:
+        rules = None
+    sides = {side: Numbers.of(candidate.counts, side) for side in (LIVE, CANDIDATE)}
+    total = sum(side.requests for side in sides.values())
+    seen = round(100 * sides[CANDIDATE].requests / total, 3) if total else None
+    return found | {"rules": rules, "sides": {side: numbers.shown() for side, numbers in sides.items()}, "share_seen": seen}
