@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("gwproxy.cli.rollback", "Make an earlier revision live again."),
     "export": ("gwproxy.cli.export", "Print the live configuration as YAML, or a past one."),
     "status": ("gwproxy.cli.status", "Show what every worker runs, and the health of upstreams."),
+    "canary": ("gwproxy.cli.canary", "Look at a configuration that serves a share of the clients, promote it or abort it."),
     "explain": ("gwproxy.cli.explain", "Show which route a request takes, why each other does not, and what happens on the way."),
     "logs": ("gwproxy.cli.logs", "Show the access log, newest last."),
     "plugins": ("gwproxy.cli.plugins", "List, describe and create plugins."),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 from collections.abc import Mapping
 
+from gwproxy.cli.actor import actor
 from gwproxy.cli.store_option import open_store
 from gwproxy.controlplane.parse import Environment
 from gwproxy.controlplane.publish import Publisher
@@ -24,13 +23,4 @@ def open_publisher(redis_url: str | None, variables: Mapping[str, str] = os.envi
     settings = Settings.from_environment()
     store, audit = open_store(redis_url, settings)
     environment = Environment(variables, settings.may_reference, strict=False)
-    return Publisher(store, audit, Registry.discover(), environment, settings.actor or login())
-
-
-def login() -> str:
-    """Return ``user@host``; the user's number where it has no name."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
+    return Publisher(store, audit, Registry.discover(), environment, actor(settings))

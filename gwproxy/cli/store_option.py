@@ -13,6 +13,9 @@ from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
 
 if TYPE_CHECKING:
+    import redis
+
+    from gwproxy.controlplane.candidates import Candidates
     from gwproxy.store.audit import AuditLog
     from gwproxy.store.configuration import ConfigurationStore
 
@@ -78,7 +81,7 @@ def past_configuration(redis_url: str | None, number: int) -> tuple[bytes, str]:
     :raises CommandFailed: there is no gateway, or no such revision in its history.
     :raises StoreUnavailable: the store does not answer.
     """
-    found = _open(find_store(redis_url, Settings.from_environment())).revision(number)
+    found = open_configuration(redis_url).revision(number)
     if found is None:
         raise CommandFailed(f"the history has no revision {number}")
     return found.configuration, f"revision {number}"
@@ -100,11 +103,37 @@ def open_store(redis_url: str | None, settings: Settings) -> tuple[Configuration
     :raises CommandFailed: there is none, or its URL makes no sense; says what to do.
     """
     from gwproxy.store.audit import AuditLog
-    from gwproxy.store.configuration import ConfigurationStore, Retention
+
+    client, prefix = _client(redis_url, settings)
+    return _configurations(client, prefix, settings), AuditLog(client, prefix)
+
+
+def open_candidates(redis_url: str | None, actor: str) -> Candidates:
+    """Open what one may do with the live gateway's candidate.
+
+    :param redis_url: the option; None if it was not given.
+    :param actor: who acts.
+    :raises CommandFailed: there is no gateway; says what to do.
+    """
+    from gwproxy.controlplane.candidates import Candidates
+    from gwproxy.store.audit import AuditLog
+    from gwproxy.store.candidates import CandidateStore
+
+    settings = Settings.from_environment()
+    client, prefix = _client(redis_url, settings)
+    return Candidates(CandidateStore(client, prefix), _configurations(client, prefix, settings), AuditLog(client, prefix), actor)
+
+
+def _client(redis_url: str | None, settings: Settings) -> tuple[redis.Redis, str]:
+    """Return a client of the live gateway's store, and the prefix of its keys."""
     from gwproxy.store.connection import check_prefix, connect
 
     found = find_store(redis_url, settings)
     check_prefix(found.url, found.prefix)
-    client = connect(found.url, timeout=PATIENCE, max_connections=4)
-    retention = Retention(settings.history_keep, settings.history_days)
-    return ConfigurationStore(client, found.prefix, retention), AuditLog(client, found.prefix)
+    return connect(found.url, timeout=PATIENCE, max_connections=4), found.prefix
+
+
+def _configurations(client: redis.Redis, prefix: str, settings: Settings) -> ConfigurationStore:
+    from gwproxy.store.configuration import ConfigurationStore, Retention
+
+    return ConfigurationStore(client, prefix, Retention(settings.history_keep, settings.history_days))

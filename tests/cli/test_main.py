@@ -18,11 +18,12 @@ from gwproxy.cli import gwproxy as group
 from gwproxy.errors import CommandFailed, ConfigurationRefused, StoreUnavailable
 from gwproxy.model import Problem
 
+BELOW = [("plugins", "list"), ("plugins", "info"), ("canary", "status"), ("canary", "promote"), ("canary", "abort")]
 HERE = [name for name in COMMANDS if name not in ("run", "demo")]
 
 
 def _leaves() -> list[tuple[str, ...]]:
-    return [(name,) for name in COMMANDS] + [("plugins", name) for name in ("list", "info", "new")]
+    return [(name,) for name in COMMANDS] + [*BELOW, ("plugins", "new")]
 
 
 @pytest.mark.parametrize("path", _leaves(), ids=" ".join)
@@ -39,7 +40,7 @@ def test_the_overview_says_of_a_command_what_it_says_itself(name: str) -> None:
     assert command.get_short_help_str(limit=200) == COMMANDS[name][1]
 
 
-@pytest.mark.parametrize("path", [(name,) for name in HERE if name != "plugins"] + [("plugins", "list"), ("plugins", "info")], ids=" ".join)
+@pytest.mark.parametrize("path", [(name,) for name in HERE if name not in ("plugins", "canary")] + BELOW, ids=" ".join)
 def test_every_command_that_prints_data_prints_json(path: tuple[str, ...]) -> None:
     command: click.Command = group
     for name in path:
