@@ -14,6 +14,8 @@ from gwproxy.model import parse_size
 
 Network = IPv4Network | IPv6Network
 
+DEFAULT_ADMIN_BIND = "127.0.0.1:8081"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -23,6 +25,9 @@ class Settings:
     :ivar prefix: of every key in the store, with its colon.
     :ivar state_dir: for last-good configurations, the embedded store, tokens.
     :ivar config: a configuration file: the source without a store, else the seed of an absent ``gw:routes``.
+    :ivar admin_bind: the admin listener, ``HOST:PORT`` or ``unix:PATH``; None: there is none.
+    :ivar admin_token: one that may do everything there; None: the one in the state folder.
+    :ivar admin_hosts: further host names that requests to it may ask for, in lower case.
     :ivar trusted_proxies: networks whose ``X-Forwarded-For`` is believed.
     :ivar proxy_protocol: ``off`` or ``v2``.
     :ivar proxy_from: networks that send the PROXY header; a connection from elsewhere, or without it, is closed.
@@ -45,7 +50,8 @@ class Settings:
     prefix: str = "gw:"
     state_dir: Path = Path("gwproxy-state")
     config: Path | None = None
-    admin_bind: str = "127.0.0.1:8081"
+    admin_bind: str | None = DEFAULT_ADMIN_BIND
+    admin_hosts: tuple[str, ...] = ()
     admin_token: str | None = field(default=None, repr=False)
     trusted_proxies: tuple[Network, ...] = ()
     proxy_protocol: str = "off"
@@ -85,7 +91,8 @@ class Settings:
             prefix=read.text("PREFIX") or "gw:",
             state_dir=state_dir(environ),
             config=Path(config) if config else None,
-            admin_bind=read.text("ADMIN_BIND") or "127.0.0.1:8081",
+            admin_bind=admin_bind(read.text("ADMIN_BIND") or DEFAULT_ADMIN_BIND),
+            admin_hosts=tuple(host.strip().lower() for host in (read.text("ADMIN_HOSTS") or "").split(",") if host.strip()),
             admin_token=read.text("ADMIN_TOKEN"),
             trusted_proxies=read.networks("TRUSTED_PROXIES"),
             proxy_protocol=proxy_protocol,
@@ -112,6 +119,22 @@ def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
         return Path(own)
     base = environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path(environ.get("HOME", "/")) / ".local" / "state") / "gwproxy"
+
+
+def admin_bind(text: str) -> str | None:
+    """Return where the admin listener is to be; None for ``off``."""
+    return None if text == "off" else text
+
+
+def split_bind(bind: str) -> tuple[str, int]:
+    """Return host (empty: any address) and port of a ``HOST:PORT``, an IPv6 address without its brackets.
+
+    :raises CommandFailed: it is none.
+    """
+    host, colon, port = bind.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit() and int(port) < 1 << 16) or (":" in host and not host.startswith("[")):
+        raise CommandFailed(f"{bind!r} is no address to listen on; give HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    return host.strip("[]"), int(port)
 
 
 class _Reader:

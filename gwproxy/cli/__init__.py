@@ -32,6 +32,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("gwproxy.cli.explain", "Show which route a request takes, why each other does not, and what happens on the way."),
     "logs": ("gwproxy.cli.logs", "Show the access log, newest last."),
     "plugins": ("gwproxy.cli.plugins", "List, describe and create plugins."),
+    "admin": ("gwproxy.cli.admin", "Run the admin listener alone."),
+    "token": ("gwproxy.cli.token", "Make, list and revoke tokens for the admin listener."),
 }
 
 EPILOG = """\b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -22,7 +23,8 @@ from gwproxy.cli.announcement import reachable
 from gwproxy.cli.run import DEFAULT_BIND, Wanted, serve
 from gwproxy.cli.store_option import DEMO
 from gwproxy.errors import CommandFailed
-from gwproxy.settings import Settings, state_dir
+from gwproxy.settings import DEFAULT_ADMIN_BIND, Settings, state_dir
+from gwproxy.settings import admin_bind as admin_bind_of
 from gwproxy.store.embedded import die_with_parent
 
 CONFIG = Path(__file__).parent.parent / "demo" / "demo.yaml"
@@ -46,8 +48,11 @@ class Secrets:
 
 @click.command(epilog=EPILOG)
 @click.option("--bind", metavar="HOST:PORT", default=DEFAULT_BIND, show_default=True, help="Address of the data listener.")
+@click.option(
+    "--admin-bind", metavar="HOST:PORT", default=DEFAULT_ADMIN_BIND, show_default=True, help="Address of the admin listener, or 'off'."
+)
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Worker processes.")
-def command(bind: str, workers: int) -> int:
+def command(bind: str, admin_bind: str, workers: int) -> int:
     """Run the gateway with sample services and a sample configuration.
 
     Nothing leaves this machine. The demo has a state folder of its own and heeds no setting of yours, so that it touches
@@ -56,7 +61,8 @@ def command(bind: str, workers: int) -> int:
     made = Secrets(secrets.token_hex(32), secrets.token_hex(32))
     with sample_services() as ports:
         set_environment(ports, made)
-        wanted = Wanted(Settings.from_environment(), CONFIG, bind, workers)
+        settings = dataclasses.replace(Settings.from_environment(), admin_bind=admin_bind_of(admin_bind))
+        wanted = Wanted(settings, CONFIG, bind, workers)
         return serve(wanted, lambda listening: click.echo(lines_to_try(reachable(listening.urls[0]), made)))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ from pydantic.fields import FieldInfo
 
 from gwproxy.cli.failures import did_you_mean
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
+from gwproxy.controlplane.catalogue import described, description, listed
 from gwproxy.errors import CommandFailed
-from gwproxy.plugin import Plugin, PluginConfig
 from gwproxy.registry import Registered, Registry
 
 _LINK = re.compile(r"\[([^]]*)\]\([^)]*\)")
@@ -47,9 +46,7 @@ Examples:
 def list_plugins(as_json: bool) -> int:
     """Show the installed plugins, and why any of them cannot be used."""
     registry = Registry.discover()
-    loaded = {registered.plugin.name: _summary(registered) for registered in registry}
-    refused = {name: _refused(name, reason) for name, reason in registry.broken.items()}
-    rows = [row for _, row in sorted({**loaded, **refused}.items())]
+    rows = listed(registry)
     if as_json:
         print_json(rows)
         return 0
@@ -76,8 +73,7 @@ def info(name: str, as_json: bool) -> int:
             raise CommandFailed(f"the plugin {name!r} is installed but cannot be used: {reason}")
         raise CommandFailed(f"no plugin {name!r} is installed{did_you_mean(name, registry.names)}")
     if as_json:
-        plugin = registered.plugin
-        print_json({**_summary(registered), "description": description(plugin), "config": schema(plugin.config_model)})
+        print_json(described(registered))
     else:
         _show(registered)
     return 0
@@ -113,45 +109,12 @@ def new(name: str, directory: Path | None) -> int:
     return 0
 
 
-def _summary(registered: Registered) -> dict[str, Any]:
-    plugin = registered.plugin
-    known = {"name": plugin.name, "version": plugin.version, "priority": plugin.priority}
-    return {**known, "phases": list(registered.hooks), "package": registered.package, "state": "loaded", "reason": None}
-
-
-def _refused(name: str, reason: str) -> dict[str, Any]:
-    return {"name": name, "version": None, "priority": None, "phases": [], "package": None, "state": "refused", "reason": reason}
-
-
 def _cell(row: dict[str, Any], column: str) -> object:
     if column == "phases":
         return ", ".join(row["phases"])
     if column == "state" and row["reason"]:
         return f"refused: {row['reason']}"
     return row[column]
-
-
-def description(plugin: Plugin) -> str:
-    """Return what a plugin says about itself: its module's docstring, else its class's own; empty if there is neither."""
-    module = sys.modules.get(type(plugin).__module__)
-    text = (module.__doc__ if module is not None else None) or type(plugin).__doc__ or ""
-    return text.strip()
-
-
-def schema(model: type[PluginConfig]) -> dict[str, Any]:
-    """Return the JSON Schema of a plugin's configuration; a field of a type that JSON has no form for may be anything."""
-    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-    from pydantic_core import CoreSchema
-
-    class Generator(GenerateJsonSchema):
-        """Leaves open what cannot be described."""
-
-        ignored_warning_kinds = {"non-serializable-default", "skipped-choice"}  # noqa: RUF012 - pydantic declares it
-
-        def handle_invalid_for_json_schema(self, schema: CoreSchema, error_info: str) -> JsonSchemaValue:
-            return {}
-
-    return model.model_json_schema(schema_generator=Generator)
 
 
 def _show(registered: Registered) -> None:

@@ -13,17 +13,22 @@ from pathlib import Path
 
 import click
 
+from gwproxy.admin import token_file
 from gwproxy.cli import run_file
+from gwproxy.cli.admin_process import AdminProcess, environ_for, shown
+from gwproxy.cli.admin_process import listening as admin_listening
 from gwproxy.cli.announcement import Announcement, Listening, reachable
 from gwproxy.cli.followed_file import FollowedFile
 from gwproxy.cli.supervisor import Supervisor, gunicorn_command, locked, say
 from gwproxy.errors import CommandFailed, StoreUnavailable
-from gwproxy.settings import Settings
+from gwproxy.settings import DEFAULT_ADMIN_BIND, Settings, split_bind
+from gwproxy.settings import admin_bind as admin_bind_of
 from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import check_prefix, connect, mask_url
 from gwproxy.store.embedded import EmbeddedStore
 
 DEFAULT_BIND = "127.0.0.1:8080"
+ADMIN_BIND_HELP = f"Address of the admin listener, or 'off'. Default: GWPROXY_ADMIN_BIND, else {DEFAULT_ADMIN_BIND}."
 STORE_TIMEOUT = 2.0  # seconds
 EMBEDDED = "embedded"
 
@@ -57,10 +62,13 @@ class Wanted:
 @click.command(epilog=EPILOG)
 @click.argument("config", required=False, type=click.Path(path_type=Path))
 @click.option("--bind", metavar="HOST:PORT", help=f"Address of the data listener. Default: {DEFAULT_BIND}.")
+@click.option("--admin-bind", metavar="HOST:PORT", help=ADMIN_BIND_HELP)
 @click.option("--workers", type=click.IntRange(1, 512), help="Worker processes. Default: one a core, two at least.")
 @click.option("--redis", "redis_url", metavar="URL", help="The store. Default: GWPROXY_REDIS_URL, else an embedded one.")
 @click.option("--gunicorn-conf", type=click.Path(path_type=Path), help="Settings of gunicorn. Default: ./gunicorn.conf.py, if there.")
-def command(config: Path | None, bind: str | None, workers: int | None, redis_url: str | None, gunicorn_conf: Path | None) -> int:
+def command(
+    config: Path | None, bind: str | None, admin_bind: str | None, workers: int | None, redis_url: str | None, gunicorn_conf: Path | None
+) -> int:
     """Run the gateway.
 
     With CONFIG, the file is published as a new revision at start and on each edit, when it differs from what was
@@ -72,6 +80,8 @@ def command(config: Path | None, bind: str | None, workers: int | None, redis_ur
     """
     settings = Settings.from_environment()
     settings = dataclasses.replace(settings, redis_url=redis_url or settings.redis_url)
+    if admin_bind is not None:
+        settings = dataclasses.replace(settings, admin_bind=admin_bind_of(admin_bind))
     return serve(Wanted(settings, config, bind, workers, gunicorn_conf or usual_conf()))
 
 
@@ -96,16 +106,22 @@ def serve(wanted: Wanted, ready: Callable[[Listening], None] | None = None) -> i
     if wanted.bind is not None or wanted.gunicorn_conf is None:
         check_bind(wanted.bind or DEFAULT_BIND)
     with locked(settings.state_dir), contextlib.ExitStack() as stack:
+        admin = None
+        if settings.admin_bind is not None:
+            admin = stack.enter_context(admin_listening(settings.admin_bind))
+            token_file.ensure(settings)
         embedded, url = None, settings.redis_url
         if url is None:
             embedded = stack.enter_context(EmbeddedStore(settings.state_dir / "store"))
             url = embedded.url
         check_prefix(url, settings.prefix)
         stack.callback(run_file.remove, settings.state_dir)
-        return _supervise(wanted, embedded, url, ready)
+        return _supervise(wanted, embedded, url, admin, ready)
 
 
-def _supervise(wanted: Wanted, embedded: EmbeddedStore | None, url: str, ready: Callable[[Listening], None] | None) -> int:
+def _supervise(
+    wanted: Wanted, embedded: EmbeddedStore | None, url: str, listener: socket.socket | None, ready: Callable[[Listening], None] | None
+) -> int:
     settings = wanted.settings
     store = ConfigurationStore(
         connect(url, timeout=STORE_TIMEOUT, max_connections=2), settings.prefix, Retention(settings.history_keep, settings.history_days)
@@ -118,14 +134,20 @@ def _supervise(wanted: Wanted, embedded: EmbeddedStore | None, url: str, ready: 
             file.start()
         except StoreUnavailable as error:
             raise CommandFailed(f"{wanted.config} cannot be published: the store {mask_url(url)} does not answer: {error}") from None
-    supervisor = Supervisor(gunicorn_command(bind=wanted.bind, workers=wanted.workers), _environ(wanted, url), embedded)
+    admin, admin_shown = None, ""
+    if listener is not None:
+        admin_shown = shown(listener)
+        say(f"admin: {admin_shown}; its token is in {token_file.ensure(settings)}")
+        admin = AdminProcess(listener, environ_for(listener, settings, url, settings.prefix), say)
+    command = gunicorn_command(bind=wanted.bind, workers=wanted.workers)
+    supervisor = Supervisor(command, _environ(wanted, url, admin_shown), embedded, admin)
     since = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     announcement: Announcement | None = None
 
     def listening(found: Listening) -> None:
         nonlocal announcement
         try:
-            run_file.write(settings.state_dir, run_file.RunInfo(os.getpid(), url, settings.prefix, found.bind, since))
+            run_file.write(settings.state_dir, run_file.RunInfo(os.getpid(), url, settings.prefix, found.bind, since, admin_shown))
         except OSError as error:
             say(f"other commands will not find this gateway by itself: {settings.state_dir}: {error.strerror}")
         announcement = Announcement(store, settings.prefix, found, since, say, lambda: (ready or next_steps(wanted.config))(found))
@@ -159,11 +181,9 @@ def check_bind(bind: str) -> None:
     """
     if bind.startswith(("unix:", "fd://")):
         return
-    host, colon, port = bind.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit() and int(port) < 1 << 16) or (":" in host and not host.startswith("[")):
-        raise CommandFailed(f"{bind!r} is no address to listen on; give HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    host, port = split_bind(bind)
     try:
-        found = socket.getaddrinfo(host.strip("[]") or "0.0.0.0", int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)  # noqa: S104
+        found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)  # noqa: S104
         with socket.socket(found[0][0]) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(found[0][4])
@@ -172,14 +192,18 @@ def check_bind(bind: str) -> None:
         raise CommandFailed(f"cannot listen on {bind}: {reason}; name another address with --bind") from None
 
 
-def _environ(wanted: Wanted, url: str) -> dict[str, str]:
-    """Return the environment of gunicorn and its workers."""
+def _environ(wanted: Wanted, url: str, admin: str) -> dict[str, str]:
+    """Return the environment of gunicorn and its workers.
+
+    :param admin: where the admin listener is, which no upstream may be; empty if there is none.
+    """
     conf = wanted.gunicorn_conf
     return {
         **os.environ,
         "GWPROXY_REDIS_URL": url,
         "GWPROXY_PREFIX": wanted.settings.prefix,
         "GWPROXY_STATE_DIR": str(wanted.settings.state_dir.resolve()),
+        "GWPROXY_ADMIN_BIND": admin or "off",
         "GWPROXY_RUN_BIND": DEFAULT_BIND,
         "GWPROXY_RUN_CONF": str(conf.resolve()) if conf else "",
     }

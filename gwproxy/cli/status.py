@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-import orjson
 
 from gwproxy.cli.output import ago, counted, json_option, print_json, print_line, print_table
 from gwproxy.cli.store_option import open_configuration, redis_option
-from gwproxy.store.configuration import Live, digest_of
+from gwproxy.controlplane.overview import overview
 
 EPILOG = """\b
 Examples:
@@ -20,7 +19,6 @@ Examples:
   gwproxy status --json | jq '.workers[] | select(.state != "ready")'
 """
 
-Worker = Mapping[str, str]
 _STATES = {"ready": "green", "starting": "yellow", "draining": "yellow", "refused": "red", "unhealthy": "red", "healthy": "green"}
 _DIGITS = 12  # of a digest: enough for people
 
@@ -36,7 +34,7 @@ def command(redis_url: str | None, as_json: bool) -> int:
     dropped, refused or cut off. Nothing is shown that did not happen.
     """
     store = open_configuration(redis_url)
-    found = gather(store.read(), store.workers())
+    found = overview(store.read(), store.workers())
     if as_json:
         print_json(found)
     else:
@@ -44,75 +42,8 @@ def command(redis_url: str | None, as_json: bool) -> int:
     return 0
 
 
-def gather(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
-    """Return the state of a gateway: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins``, ``upstreams`` and ``targets``."""
-    digest = digest_of(live.data) if live.data else None
-    return {
-        "live": {"revision": live.revision, "digest": digest},
-        "workers": [_worker(worker) for worker in workers],
-        "behind": [worker["id"] for worker in workers if digest is not None and worker.get("digest") != digest],
-        "broken_plugins": _broken(workers),
-        "upstreams": _upstreams(workers),
-        "targets": _targets(workers),
-    }
-
-
-def _worker(fields: Worker) -> dict[str, Any]:
-    numbers = {name: int(fields[name]) for name in ("pid", "revision", "log_dropped") if fields.get(name, "").isdecimal()}
-    texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at")}
-    return {**texts, **numbers, **{name: _held(fields, name, {}) for name in ("plugins", "counters", "gauges")}}
-
-
-def _held(fields: Worker, name: str, default: Any) -> Any:
-    """Return a field that holds JSON; what is no such thing counts as empty: anybody may write to the store."""
-    try:
-        value = orjson.loads(fields.get(name, ""))
-    except orjson.JSONDecodeError:
-        return default
-    return value if isinstance(value, type(default)) else default
-
-
-def _broken(workers: Sequence[Worker]) -> dict[str, list[str]]:
-    """Return the plugins that do not load, each with the hosts where."""
-    found: dict[str, set[str]] = {}
-    for worker in workers:
-        for name, version in _held(worker, "plugins", {}).items():
-            if version == "broken":
-                found.setdefault(name, set()).add(worker.get("host", ""))
-    return {name: sorted(hosts) for name, hosts in sorted(found.items())}
-
-
-def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:
-    """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers."""
-    found: dict[str, dict[str, Any]] = {}
-    for worker in workers:
-        for upstream in _held(worker, "upstreams", []):
-            if not isinstance(upstream, dict):
-                continue
-            name = str(upstream.get("upstream", ""))
-            row = found.setdefault(name, {"upstream": name, "in_flight": 0, "queued": 0, "refused": 0})
-            for count in ("in_flight", "queued", "refused"):
-                row[count] += upstream[count] if isinstance(upstream.get(count), int) else 0
-    return [found[name] for name in sorted(found)]
-
-
-def _targets(workers: Sequence[Worker]) -> list[dict[str, Any]]:
-    """Return every target, with how many workers send to it, and their requests in flight."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for worker in workers:
-        for target in _held(worker, "targets", []):
-            if not isinstance(target, dict):
-                continue
-            key = (str(target.get("upstream", "")), str(target.get("url", "")))
-            row = found.setdefault(key, {"upstream": key[0], "url": key[1], "workers": 0, "healthy": 0, "active": 0})
-            row["workers"] += 1
-            row["healthy"] += target.get("healthy") is True
-            row["active"] += target["active"] if isinstance(target.get("active"), int) else 0
-    return [found[key] for key in sorted(found)]
-
-
 def show(found: Mapping[str, Any], now: datetime) -> None:
-    """Print what :func:`gather` found."""
+    """Print what :func:`~gwproxy.controlplane.overview.overview` found."""
     live, workers = found["live"], found["workers"]
     if live["digest"] is None:
         print_line(("live: ", "bold"), "no configuration")

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gwproxy.cli import run_file
+from gwproxy.cli.admin_process import AdminProcess, how
 from gwproxy.cli.announcement import Listening
 from gwproxy.cli.output import printable
 from gwproxy.errors import CommandFailed
@@ -83,12 +84,16 @@ class Supervisor:
     """Runs gunicorn until it ends or somebody ends this process.
 
     :param embedded: the store this process started; None if it is somebody else's.
+    :param admin: the admin listener, which is started, kept and stopped with gunicorn; None if there is none.
     """
 
-    def __init__(self, command: list[str], environ: dict[str, str], embedded: EmbeddedStore | None) -> None:
+    def __init__(
+        self, command: list[str], environ: dict[str, str], embedded: EmbeddedStore | None, admin: AdminProcess | None = None
+    ) -> None:
         self._command = command
         self._environ = environ
         self._embedded = embedded
+        self._admin = admin
         self._stopping = False
         self._reload = False
         self._child: subprocess.Popen[bytes] | None = None
@@ -107,12 +112,16 @@ class Supervisor:
         signal.signal(signal.SIGHUP, self._ask_for_reload)
         child = self._child = self._start()
         try:
+            if self._admin is not None:
+                self._admin.start()
             if self._stopping:  # the signal came before there was a child to pass it to
                 child.terminate()
             while child.poll() is None:
                 if not self._stopping:
                     self._listen(listening)
                     self._keep_store()
+                    if self._admin is not None:
+                        self._admin.keep()
                     look()
                     self._pass_on_reload()
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -122,8 +131,10 @@ class Supervisor:
                 child.terminate()
                 child.wait()
             self._close_pipe()
+            if self._admin is not None:
+                self._admin.stop()
         if not self._stopping:
-            say(f"gunicorn ended {_how(child.returncode)}; it says why above")
+            say(f"gunicorn ended {how(child.returncode)}; it says why above")
         return 0 if self._stopping else 1
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -172,6 +183,8 @@ class Supervisor:
     def _stop(self, number: int, _frame: object) -> None:
         again = self._stopping
         self._stopping = True
+        if self._admin is not None:
+            self._admin.signal(signal.SIGTERM)
         if self._child is not None:
             # gunicorn ends at once when interrupted while it stops.
             self._child.send_signal(signal.SIGINT if again and number == signal.SIGINT else signal.SIGTERM)
@@ -197,8 +210,6 @@ class Supervisor:
             say(f"not reloaded: {words[-1] if words else 'the settings cannot be read'}")
         elif not self._stopping:
             self._child.send_signal(signal.SIGHUP)
+            if self._admin is not None:
+                self._admin.signal(signal.SIGHUP)
             say("reloading: the workers are replaced, one generation by the next")
-
-
-def _how(status: int) -> str:
-    return f"by signal {-status}" if status < 0 else f"with status {status}"

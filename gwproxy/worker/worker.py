@@ -19,6 +19,7 @@ from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
 from gwproxy.tally import Tally
 from gwproxy.worker import logs
+from gwproxy.worker.admin_address import admin_addresses
 from gwproxy.worker.boots import Boots, delay
 from gwproxy.worker.connection import Connection, Service
 from gwproxy.worker.environ import listener_environ
@@ -104,7 +105,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         raise_file_limit(self.worker_connections)
         tally = getattr(self.wsgi, "tally", None) or Tally()
         self._slots = Slots(self.worker_connections, tally)
-        listening_on(sock.getsockname() for sock in self.sockets)
+        listening_on([*(sock.getsockname() for sock in self.sockets), *admin_addresses(settings.admin_bind)])
         if not self._wait_after_crashes():
             return
         try:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import gwproxy
-from gwproxy.cli.plugins import description, schema
 from gwproxy.cli.scaffold import check_name, names_of, write_package
+from gwproxy.controlplane.catalogue import description, schema
 from gwproxy.registry import Registry
 
 BUILT_IN = ["access_log", "cors", "jwt_auth", "pii_log", "rate_limit", "request_transform", "webhook_signature"]

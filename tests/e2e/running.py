@@ -23,7 +23,7 @@ def clean_environment(state: Path, env: dict[str, str] | None = None) -> dict[st
     """Return this process's environment without settings of gwproxy, but with a state folder and ``env``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("GWPROXY_", "GW_", "JWT_", "GUNICORN_"))}
     kept.pop("WEB_CONCURRENCY", None)
-    return {**kept, "GWPROXY_STATE_DIR": str(state), **(env or {})}
+    return {**kept, "GWPROXY_STATE_DIR": str(state), "GWPROXY_ADMIN_BIND": "off", **(env or {})}  # its port is one for all tests
 
 
 def call(folder: Path, *argv: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

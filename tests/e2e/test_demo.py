@@ -44,7 +44,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         "GWPROXY_ENV_ALLOW": "NONE",
         "GWPROXY_REDIS_URL": "unix:///no",
     }
-    demo = Running(folder, "demo", "--bind", "127.0.0.1:0", env=strange).ready()
+    demo = Running(folder, "demo", "--bind", "127.0.0.1:0", "--admin-bind", "off", env=strange).ready()
     demo.said("Ctrl-C ends the demo")
     yield demo
     demo.kill()

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def env(folder: Path) -> dict[str, str]:
-    return {**os.environ, "GWPROXY_STATE_DIR": str(folder / "state")}
+    return {**os.environ, "GWPROXY_STATE_DIR": str(folder / "state"), "GWPROXY_ADMIN_BIND": f"127.0.0.1:{free_port()}"}
 
 
 def gwproxy(line: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:

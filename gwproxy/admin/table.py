@@ -1,0 +1,8 @@
+"""Every endpoint, in the order in which they are described."""
+
+from __future__ import annotations
+
+from gwproxy.admin import events, reading, tokens
+from gwproxy.admin.endpoints import Endpoint
+
+ENDPOINTS: tuple[Endpoint, ...] = (*reading.TABLE, *events.TABLE, *tokens.TABLE)

@@ -1,0 +1,79 @@
+"""The state of a gateway as its workers' heartbeats tell it: for ``gwproxy status`` and the admin API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gwproxy.store.configuration import Live, digest_of
+
+Worker = Mapping[str, str]
+
+
+def overview(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
+    """Return the state of a gateway: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins``, ``upstreams`` and ``targets``."""
+    digest = digest_of(live.data) if live.data else None
+    return {
+        "live": {"revision": live.revision, "digest": digest},
+        "workers": [_worker(worker) for worker in workers],
+        "behind": [worker["id"] for worker in workers if digest is not None and worker.get("digest") != digest],
+        "broken_plugins": _broken(workers),
+        "upstreams": _upstreams(workers),
+        "targets": _targets(workers),
+    }
+
+
+def _worker(fields: Worker) -> dict[str, Any]:
+    numbers = {name: int(fields[name]) for name in ("pid", "revision", "log_dropped") if fields.get(name, "").isdecimal()}
+    texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at")}
+    return {**texts, **numbers, **{name: _held(fields, name, {}) for name in ("plugins", "counters", "gauges")}}
+
+
+def _held(fields: Worker, name: str, default: Any) -> Any:
+    """Return a field that holds JSON; what is no such thing counts as empty: anybody may write to the store."""
+    try:
+        value = orjson.loads(fields.get(name, ""))
+    except orjson.JSONDecodeError:
+        return default
+    return value if isinstance(value, type(default)) else default
+
+
+def _broken(workers: Sequence[Worker]) -> dict[str, list[str]]:
+    """Return the plugins that do not load, each with the hosts where."""
+    found: dict[str, set[str]] = {}
+    for worker in workers:
+        for name, version in _held(worker, "plugins", {}).items():
+            if version == "broken":
+                found.setdefault(name, set()).add(worker.get("host", ""))
+    return {name: sorted(hosts) for name, hosts in sorted(found.items())}
+
+
+def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers."""
+    found: dict[str, dict[str, Any]] = {}
+    for worker in workers:
+        for upstream in _held(worker, "upstreams", []):
+            if not isinstance(upstream, dict):
+                continue
+            name = str(upstream.get("upstream", ""))
+            row = found.setdefault(name, {"upstream": name, "in_flight": 0, "queued": 0, "refused": 0})
+            for count in ("in_flight", "queued", "refused"):
+                row[count] += upstream[count] if isinstance(upstream.get(count), int) else 0
+    return [found[name] for name in sorted(found)]
+
+
+def _targets(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """Return every target, with how many workers send to it, and their requests in flight."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for worker in workers:
+        for target in _held(worker, "targets", []):
+            if not isinstance(target, dict):
+                continue
+            key = (str(target.get("upstream", "")), str(target.get("url", "")))
+            row = found.setdefault(key, {"upstream": key[0], "url": key[1], "workers": 0, "healthy": 0, "active": 0})
+            row["workers"] += 1
+            row["healthy"] += target.get("healthy") is True
+            row["active"] += target["active"] if isinstance(target.get("active"), int) else 0
+    return [found[key] for key in sorted(found)]
