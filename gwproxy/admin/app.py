@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
-from werkzeug.routing import Map, MapAdapter, Rule
+from werkzeug.routing import IntegerConverter, Map, MapAdapter, Rule
 from werkzeug.wrappers import Request
 
 from gwproxy.admin import bodies, token_file
@@ -34,7 +34,11 @@ STORE_TIMEOUT = 2.0  # seconds
 DESCRIPTION = "/openapi.json"
 
 #: What stands for a parameter of a path: a number for a revision, one segment for all others.
-_CONVERTERS = {"revision": "int(max=999999999999999):revision"}
+_CONVERTERS = {"revision": "number(max=999999999999999):revision"}
+
+
+class _Number(IntegerConverter):
+    regex = "[0-9]{1,15}"  # the digits of ASCII only
 
 
 def routes(endpoints: Iterable[Endpoint]) -> Map:
@@ -44,7 +48,7 @@ def routes(endpoints: Iterable[Endpoint]) -> Map:
         for endpoint in endpoints
     ]
     own = Rule(DESCRIPTION, endpoint=None, methods=["GET"], strict_slashes=True, merge_slashes=False)
-    return Map([own, *rules], redirect_defaults=False, merge_slashes=False)
+    return Map([own, *rules], redirect_defaults=False, merge_slashes=False, converters={"number": _Number})
 
 
 def _rule(path: str) -> str:
