@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import orjson
 import redis
 
-from gwproxy.cli.status import gather
+from gwproxy.controlplane.overview import overview
 from gwproxy.store.configuration import ConfigurationStore, Live, digest_of
 
 CONFIG = b'[{"path":"/a","upstream":"http://a"}]'
@@ -118,12 +118,12 @@ def test_nobody_there(cli, store: redis.Redis) -> None:
 def test_what_others_write_into_a_heartbeat_does_no_harm() -> None:
     nonsense = [{"id": "a"}, {"id": "b", "pid": "x", "plugins": "{", "targets": "7"}]
     nonsense.append({"id": "c", "targets": '[1,{"active":"many"}]', "upstreams": '[1,{"queued":"many"}]'})
-    found = gather(Live(CONFIG, 3), nonsense)
+    found = overview(Live(CONFIG, 3), nonsense)
     assert found["behind"] == ["a", "b", "c"]
     assert found["targets"] == [{"upstream": "", "url": "", "workers": 1, "healthy": 0, "active": 0}]
     assert found["upstreams"] == [{"upstream": "", "in_flight": 0, "queued": 0, "refused": 0}]
     assert found["broken_plugins"] == {}
-    assert gather(Live(None, 0), nonsense)["behind"] == []
+    assert overview(Live(None, 0), nonsense)["behind"] == []
 
 
 def test_without_a_store_it_says_what_to_do(cli) -> None:
