@@ -14,11 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import Answer, RawClient
 from tests.e2e.relay import Relay
+from tests.e2e.scripted import ScriptedService
 from tests.e2e.signers import github
 from tests.e2e.store_clock import install
 
@@ -164,6 +166,23 @@ def make_bench(
     bench = Bench(gateway, server, relay, upstream)
     bench.settled(hashlib.sha256(text.encode()).hexdigest())
     until(lambda: bench.subscribers() == gateway.workers, "every worker to listen")
+    return bench
+
+
+def bench_fixture(*, workers: int = 2) -> Callable[..., Iterator[Bench]]:
+    """Return a fixture of a module: what :func:`make_bench` starts, for all its tests."""
+
+    @pytest.fixture(scope="module")
+    def bench(
+        start_gateway: Callable[..., GatewayProcess],
+        redis_server: RedisServer,
+        service: ScriptedService,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Iterator[Bench]:
+        bench = make_bench(start_gateway, redis_server, service.url, tmp_path_factory.mktemp("bench"), workers=workers)
+        yield bench
+        bench.relay.close()
+
     return bench
 
 

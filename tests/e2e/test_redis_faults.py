@@ -5,16 +5,15 @@ from __future__ import annotations
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 import redis
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, until
+from tests.e2e.conftest import until
 from tests.e2e.raw import Answer, RawClient
-from tests.e2e.redis_bench import SECRET, Bench, Stream, make_bench, p95, waited
-from tests.e2e.scripted import ScriptedService
+from tests.e2e.redis_bench import SECRET, Bench, Stream, bench_fixture, p95, waited
 from tests.e2e.signers import github
 
 pytestmark = pytest.mark.e2e
@@ -24,16 +23,7 @@ FIRST = 300.0  # milliseconds that a request may wait, however many of its plugi
 OPEN = 10.0  # milliseconds once the breaker is open
 
 
-@pytest.fixture(scope="module")
-def bench(
-    start_gateway: Callable[..., GatewayProcess],
-    redis_server: RedisServer,
-    service: ScriptedService,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Bench]:
-    bench = make_bench(start_gateway, redis_server, service.url, tmp_path_factory.mktemp("bench"))
-    yield bench
-    bench.relay.close()
+bench = bench_fixture()
 
 
 @dataclass(frozen=True, slots=True)

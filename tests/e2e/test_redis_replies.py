@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from redis.exceptions import BusyLoadingError
 
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import RawClient
-from tests.e2e.redis_bench import EXACT, Bench, limit, make_bench, waited
+from tests.e2e.redis_bench import EXACT, Bench, bench_fixture, limit, waited
 from tests.e2e.scripted import ScriptedService
 from tests.e2e.witness import install
 
@@ -25,16 +25,7 @@ pytestmark = pytest.mark.e2e
 CLIENTS = 8
 
 
-@pytest.fixture(scope="module")
-def bench(
-    start_gateway: Callable[..., GatewayProcess],
-    redis_server: RedisServer,
-    service: ScriptedService,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Bench]:
-    bench = make_bench(start_gateway, redis_server, service.url, tmp_path_factory.mktemp("bench"))
-    yield bench
-    bench.relay.close()
+bench = bench_fixture()
 
 
 def asked(bench: Bench, path: str, count: int) -> Counter[int]:

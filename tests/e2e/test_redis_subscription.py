@@ -11,29 +11,18 @@ import signal
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, until
-from tests.e2e.redis_bench import Bench, Stream, document, make_bench, p95, waited
-from tests.e2e.scripted import ScriptedService
+from tests.e2e.conftest import until
+from tests.e2e.redis_bench import Bench, Stream, bench_fixture, document, p95, waited
 
 pytestmark = pytest.mark.e2e
 
 WORKERS = 4
 
 
-@pytest.fixture(scope="module")
-def bench(
-    start_gateway: Callable[..., GatewayProcess],
-    redis_server: RedisServer,
-    service: ScriptedService,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Bench]:
-    bench = make_bench(start_gateway, redis_server, service.url, tmp_path_factory.mktemp("bench"), workers=WORKERS)
-    yield bench
-    bench.relay.close()
+bench = bench_fixture(workers=WORKERS)
 
 
 def applied(bench: Bench) -> Counter[str]:
