@@ -50,6 +50,14 @@ def test_a_short_run_does_not_compare_hours() -> None:
     assert results(good(120.0))["S10"] == "not judged"
 
 
+def test_a_run_too_short_for_a_restart_of_redis_does_not_judge_faults_but_a_wrong_byte() -> None:
+    run = good(30.0)
+    run.done["restarts of Redis"] = 0
+    assert results(run)["S08"] == "not judged"
+    run.violations.append("a foreign byte")
+    assert results(run)["S08"] == "VIOLATED"
+
+
 @pytest.mark.parametrize(
     ("row", "spoil"),
     [
