@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("gwproxy.cli.status", "Show what every worker runs, and the health of upstreams."),
     "canary": ("gwproxy.cli.canary", "Look at a configuration that serves a share of the clients, promote it or abort it."),
     "explain": ("gwproxy.cli.explain", "Show which route a request takes, why each other does not, and what happens on the way."),
+    "replay": ("gwproxy.cli.replay", "Show what would become of logged requests under another configuration."),
     "logs": ("gwproxy.cli.logs", "Show the access log, newest last."),
     "plugins": ("gwproxy.cli.plugins", "List, describe and create plugins."),
     "admin": ("gwproxy.cli.admin", "Run the admin listener alone."),

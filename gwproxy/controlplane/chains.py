@@ -69,6 +69,9 @@ class Chains:
         self._parsed = parsed
         self._registry = registry
         self._snapshot = snapshot
+        self._unavailable: dict[int, list[tuple[int, str]]] = {}  # by owner: which, and the reason
+        for (owner, position), reason in sorted(parsed.unavailable.items()):
+            self._unavailable.setdefault(owner, []).append((position, reason))
         self._indexes = {route.id: index for index, route in enumerate(parsed.document.routes)}
 
     def of(self, compiled: CompiledRoute | None) -> dict[str, list[Placed]]:
@@ -132,13 +135,13 @@ class Chains:
 
     def _open(self, compiled: CompiledRoute | None) -> Iterator[tuple[int, int, str]]:
         """Yield the entries of a route, global ones too, that cannot run here: whose, which, and the reason."""
-        own = compiled.route.plugins if compiled is not None else ()
-        index = self._indexes[compiled.route.id] if compiled is not None else None
-        replaced = {ref.name for ref in own}
-        for (owner, position), reason in sorted(self._parsed.unavailable.items()):
-            globally = owner == GLOBAL and self._parsed.document.plugins[position].name not in replaced
-            if globally or owner == index:
-                yield owner, position, reason
+        replaced = {ref.name for ref in compiled.route.plugins} if compiled is not None else ()
+        for position, reason in self._unavailable.get(GLOBAL, ()):
+            if self._parsed.document.plugins[position].name not in replaced:
+                yield GLOBAL, position, reason
+        if compiled is not None:
+            index = self._indexes[compiled.route.id]
+            yield from ((index, position, reason) for position, reason in self._unavailable.get(index, ()))
 
 
 def _owner(index: int) -> Owner:

@@ -246,6 +246,23 @@ class Router(Generic[T]):
                 dot = host.find(".", dot + 1)
         return [self._entries[rank] for rank in sorted(found)]
 
+    def candidates(self, host: str | None, path: str) -> list[Entry[T]]:
+        """Return the entries whose host and path match, the first one first; methods and headers are not looked at.
+
+        For people who ask about requests that are known in part.
+
+        :param host: as for :meth:`match`; None: it is not known, and any will do. Costs a pass over all hosts then.
+        """
+        if host is not None:
+            return self._collect(host, path)
+        if path[:1] != "/":
+            return []
+        found: list[int] = []
+        segments = path[1:].split("/", self._depth)
+        for bucket in (self._any, *self._exact.values(), *self._wildcards.values()):
+            bucket.collect(path, segments, found)
+        return [self._entries[rank] for rank in sorted(found)]
+
     def explain(self, host: str, path: str, method: str, headers: Headers, *, preflight: bool = False) -> list[Explanation]:
         """Say of every route, in list order, why it is taken or not. Costs a pass over all routes: for people.
 

@@ -80,7 +80,7 @@ class AccessLog(Plugin):
 
 
 def entry_of(ctx: Context, config: AccessLogConfig, response_body: Kept, outcome: Outcome) -> dict[str, Any]:
-    """Return the entry: the fields of the contract always, the others only where there is something to say."""
+    """Return the entry: those of the contract and the host always, the others only where there is something to say."""
     request = ctx.request
     entry: dict[str, Any] = {
         "method": request.method,
@@ -96,6 +96,7 @@ def entry_of(ctx: Context, config: AccessLogConfig, response_body: Kept, outcome
         "client_ip": request.remote_addr,
         "bytes": outcome.bytes_out,
         "completed": outcome.completed,
+        "host": request.host,
     }
     if request.query_string:
         entry["query"] = config.redaction.query(request.query_string)

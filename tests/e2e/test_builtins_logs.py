@@ -29,7 +29,7 @@ SECRET = "a-secret-of-more-than-32-bytes-for-tests"
 JWT = {"name": "jwt_auth", "config": {"secret": SECRET}}
 ALWAYS = {
     *("method", "path", "status", "user_id", "latency_ms", "timestamp", "route", "consumer", "upstream", "request_id", "client_ip"),
-    *("bytes", "completed"),
+    *("bytes", "completed", "host"),
 }
 
 
@@ -117,6 +117,7 @@ def test_an_entry_has_these_fields_and_no_others(gateway: GatewayProcess, redis_
         "client_ip": "127.0.0.1",
         "bytes": len(answer.content),
         "completed": True,
+        "host": "127.0.0.1",
     }
 
 

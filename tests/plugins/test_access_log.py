@@ -26,6 +26,7 @@ CONTRACT = (
     *("method", "path", "status", "user_id", "latency_ms", "timestamp", "route", "consumer", "upstream", "request_id"),
     *("client_ip", "bytes", "completed"),
 )
+ALWAYS = (*CONTRACT, "host")
 JSON = {"Content-Type": "application/json"}
 
 
@@ -48,6 +49,7 @@ def request(
         "/api/users/7",
         query,
         Headers((headers or {}).items()),
+        host="api.example.com",
         remote_addr="203.0.113.7",
         body=RequestBody(io.BytesIO(body), None if chunked else len(body)),
     )
@@ -91,11 +93,11 @@ def test_what_makes_no_sense_is_refused(fields):
         config(**fields)
 
 
-def test_an_entry_has_exactly_the_fields_of_the_contract(plugin, gateway):
+def test_an_entry_has_exactly_the_fields_of_the_contract_and_the_host(plugin, gateway):
     ctx = request()
     ctx.authenticate("alice", Consumer(id="acme", match={"user_id": "alice"}))
     entry = served(plugin, gateway, ctx, config(), Outcome(201, 5, 120, 0.0123456, completed=False))
-    assert tuple(entry) == CONTRACT
+    assert tuple(entry) == ALWAYS
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry.pop("timestamp"))
     assert entry == {
         "method": "POST",
@@ -110,6 +112,7 @@ def test_an_entry_has_exactly_the_fields_of_the_contract(plugin, gateway):
         "client_ip": "203.0.113.7",
         "bytes": 120,
         "completed": False,
+        "host": "api.example.com",
     }
 
 
@@ -195,7 +198,7 @@ def test_bodies_are_not_logged_by_default_nor_read(plugin, gateway):
     ctx = request(headers=JSON, body=b'{"a":1}')
     ctx.response = answer(ResponseBody(chunks=iter([b"1"]), length=1), Content_Type="application/json")
     entry = served(plugin, gateway, ctx, config())
-    assert tuple(entry) == CONTRACT
+    assert tuple(entry) == ALWAYS
     assert not ctx.response.body.complete
 
 
@@ -221,7 +224,7 @@ def test_forms_are_masked_and_text_is_logged_as_it_is(plugin, gateway):
 def test_empty_bodies_are_not_mentioned(plugin, gateway):
     ctx = request("GET", headers=JSON)
     ctx.response = answer(b"", Content_Type="application/json")
-    assert tuple(served(plugin, gateway, ctx, config(log_body=True))) == CONTRACT
+    assert tuple(served(plugin, gateway, ctx, config(log_body=True))) == ALWAYS
 
 
 def test_a_body_that_cannot_be_masked_is_not_logged(plugin, gateway):
@@ -229,7 +232,7 @@ def test_a_body_that_cannot_be_masked_is_not_logged(plugin, gateway):
     ctx.response = answer(gzip.compress(b'{"password":"x"}'), Content_Type="application/json", Content_Encoding="gzip")
     entry = served(plugin, gateway, ctx, config(log_body=True))
     assert entry["body_unread"] == ["request", "response"]
-    assert tuple(entry) == (*CONTRACT, "body_unread")
+    assert tuple(entry) == (*ALWAYS, "body_unread")
 
 
 @pytest.mark.parametrize(
