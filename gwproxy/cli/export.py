@@ -8,11 +8,10 @@ from typing import Any
 import click
 
 from gwproxy.cli.output import json_option, print_json, print_warning
-from gwproxy.cli.store_option import live_configuration, open_configuration, redis_option
+from gwproxy.cli.store_option import live_configuration, past_configuration, redis_option
 from gwproxy.controlplane.masking import mask
 from gwproxy.controlplane.places import Path, path_text
 from gwproxy.controlplane.text import read
-from gwproxy.errors import CommandFailed
 from gwproxy.registry import Registry
 
 EPILOG = """\b
@@ -36,7 +35,7 @@ def command(revision: int | None, show_secrets: bool, redis_url: str | None, as_
     references, and defaults are not filled in. A secret that was written as plain text is printed as ***, for which 'gwproxy
     apply' keeps what is live at that place; stderr says where.
     """
-    tree = read(*_configuration(revision, redis_url)).tree
+    tree = read(*live_configuration(redis_url) if revision is None else past_configuration(redis_url, revision)).tree
     masked = mask(tree, Registry.discover())
     secrets = ", ".join(path_text(path) for path in _differences(tree, masked))
     shown = tree if show_secrets else masked
@@ -49,15 +48,6 @@ def command(revision: int | None, show_secrets: bool, redis_url: str | None, as_
     elif secrets:
         print_warning(f"secrets are masked, at {secrets}; 'gwproxy apply' keeps what is live there, and --show-secrets prints them")
     return 0
-
-
-def _configuration(revision: int | None, redis_url: str | None) -> tuple[bytes, str]:
-    if revision is None:
-        return live_configuration(redis_url)
-    found = open_configuration(redis_url).revision(revision)
-    if found is None:
-        raise CommandFailed(f"the history has no revision {revision}; 'gwproxy history' lists those that are kept")
-    return found.configuration, f"revision {revision}"
 
 
 def to_yaml(tree: Any) -> str:

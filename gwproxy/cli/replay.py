@@ -124,8 +124,9 @@ def show(replayed: Replayed) -> None:
 
 
 def _row(change: Change) -> tuple[object, ...]:
-    before, after = (targets[0] if targets else "-" for targets in (change.targets_before, change.targets_after))
-    target = before if before == after else f"{before} -> {after}"
+    before, after = change.targets_before, change.targets_after
+    gone, new = [url for url in before if url not in after] or before, [url for url in after if url not in before] or after
+    target = " -> ".join(dict.fromkeys(urls[0] if urls else "-" for urls in (gone, new)))
     return (*_ends(change), f"{change.requests:,}", f"{change.elsewhere:,}", _asked(change.example), target)
 
 

@@ -83,7 +83,7 @@ def past_configuration(redis_url: str | None, number: int) -> tuple[bytes, str]:
     """
     found = open_configuration(redis_url).revision(number)
     if found is None:
-        raise CommandFailed(f"the history has no revision {number}")
+        raise CommandFailed(f"the history has no revision {number}; 'gwproxy history' lists those that are kept")
     return found.configuration, f"revision {number}"
 
 

@@ -228,7 +228,7 @@ class _Judge:
         """Return what changes (None: nothing), whether it goes elsewhere, and why that cannot be told (empty: it can)."""
         try:
             if logged.path != "*":
-                canonical(logged.path)
+                logged = logged._replace(path=canonical(logged.path))
         except BadRequest:
             return None, False, _REFUSED
         ours, theirs = ways(self._before, logged), ways(self._after, logged)

@@ -17,7 +17,7 @@ from gwproxy.cli import gwproxy as group
 PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
 SECTIONS = {match[1]: match[2] for match in re.finditer(r"^## (gwproxy [^\n]*)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)}
 #: Their output depends on nothing but the sample configuration.
-REPEATABLE = ("gwproxy check", "gwproxy explain", "gwproxy plugins new")
+REPEATABLE = ("gwproxy check", "gwproxy explain", "gwproxy replay", "gwproxy plugins new")
 
 
 def leaves() -> dict[str, click.Command]:
@@ -52,6 +52,9 @@ def test_examples_print_what_the_page_shows(tmp_path: Path, command: str, output
     sample = re.search(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
     assert sample is not None
     (tmp_path / "gateway.yaml").write_text(sample[1])
+    log = re.search(r"^```jsonl\n(.*?)^```$", SECTIONS["gwproxy replay"], re.MULTILINE | re.DOTALL)
+    assert log is not None
+    (tmp_path / "access.log").write_text(log[1])
     bash = shutil.which("bash")
     assert bash is not None
     script = f'gwproxy() {{ "{sys.executable}" -m gwproxy "$@"; }}\n{command}'

@@ -269,7 +269,11 @@ def test_a_past_revision(cli, store: redis.Redis, server: Server, config: Path) 
     assert "route: one  /one" in cli("explain", "GET", "/one", "--revision", "1").out
     assert "no route matches" in cli("explain", "GET", "/one", "--revision", "2").out
     missing = cli("explain", "GET", "/one", "--revision", "3")
-    assert (missing.status, missing.out, missing.err) == (1, "", "gwproxy: error: the history has no revision 3\n")
+    assert (missing.status, missing.out, missing.err) == (
+        1,
+        "",
+        "gwproxy: error: the history has no revision 3; 'gwproxy history' lists those that are kept\n",
+    )
     assert cli("explain", "GET", "/one", "--revision", "1", "--config", config).status == 2
     assert cli("explain", "GET", "/one", "--revision", "0").status == 2
 
