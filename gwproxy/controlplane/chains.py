@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from gwproxy.controlplane.effective import effective
+from gwproxy.controlplane.masking import mask
 from gwproxy.controlplane.parse import GLOBAL, Parsed
 from gwproxy.dataplane.chain import Step
 from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
@@ -33,7 +34,7 @@ class Placed:
     :ivar priority: what it comes to: the entry's, else the plugin's own.
     :ivar on_error: what it comes to in this phase.
     :ivar config: validated; None if it is not known here.
-    :ivar written: its ``config`` as it was written, masked.
+    :ivar place: the index of the route that it is written on (-1: a global entry), and its own in that list.
     :ivar unknown: why it is not known here; empty if it is.
     """
 
@@ -43,7 +44,7 @@ class Placed:
     priority: int
     on_error: str
     config: PluginConfig | None = field(repr=False)
-    written: Mapping[str, Any] = field(repr=False)
+    place: tuple[int, int]
     unknown: str = ""
 
     @property
@@ -53,7 +54,7 @@ class Placed:
         made: dict[str, Any] = {
             name: self.owner if name in given and getattr(self.ref, name) is not None else DEFAULT for name in _SETTINGS
         }
-        made["config"] = _sources(self.config, self.owner) if self.config is not None else dict.fromkeys(self.written, self.owner)
+        made["config"] = _sources(self.config, self.owner) if self.config is not None else dict.fromkeys(self.ref.config, self.owner)
         return made
 
 
@@ -61,11 +62,11 @@ class Chains:
     """The chains of one configuration.
 
     :param snapshot: built of ``parsed``.
-    :param written: :attr:`Parsed.masked` of it.
+    :param tree: :attr:`Parsed.tree` of it.
     """
 
-    def __init__(self, parsed: Parsed, registry: Registry, snapshot: Snapshot, written: Any) -> None:
-        self._written: Mapping[str, Any] = {"routes": written} if isinstance(written, list) else written
+    def __init__(self, parsed: Parsed, registry: Registry, snapshot: Snapshot, tree: Any) -> None:
+        self._tree: Mapping[str, Any] = {"routes": tree} if isinstance(tree, list) else tree
         self._parsed = parsed
         self._registry = registry
         self._snapshot = snapshot
@@ -79,29 +80,36 @@ class Chains:
         steps = compiled.chain if compiled is not None else {"response": self._snapshot.unmatched["response"]}
         made = {phase: [self._placed(step) for step in steps.get(phase, ())] for phase in PHASES}
         for owner, position, reason in self._open(compiled):
-            refs, holder = self._list(owner)
-            ref = refs[position]
+            ref = self._list(owner)[position]
             registered = self._registry.registered(ref.name)
             if registered is None:
                 continue  # nothing is known of it; the route answers 503
             priority = ref.priority if ref.priority is not None else registered.plugin.priority
-            written = holder["plugins"][position].get("config", {})
             for phase in registered.hooks:
                 if phase in steps:
                     on_error = ref.on_error or ("ignore" if phase == "response" else "fail")
-                    made[phase].append(Placed(ref, _owner(owner), phase, priority, on_error, None, written, reason))
+                    made[phase].append(Placed(ref, _owner(owner), phase, priority, on_error, None, (owner, position), reason))
         return {phase: sorted(entries, key=lambda placed: placed.priority) for phase, entries in made.items()}
 
     def lacks_plugin(self, compiled: CompiledRoute) -> bool:
         """Whether a plugin of the route, or of all routes, is not installed here."""
-        opened = ((self._list(owner)[0][position]) for owner, position, _ in self._open(compiled))
+        opened = (self._list(owner)[position] for owner, position, _ in self._open(compiled))
         return any(self._registry.registered(ref.name) is None for ref in opened)
 
     def shown(self, placed: Placed) -> Any:
         """Return the effective configuration of an entry as JSON's types, secrets masked; None if it is not known here."""
         if placed.config is None:
             return None
-        return effective(placed.ref.name, placed.config, placed.written, self._registry)
+        return effective(placed.ref.name, placed.config, self.written(placed), self._registry)
+
+    def written(self, placed: Placed) -> Mapping[str, Any]:
+        """Return the ``config`` of an entry as it was written, masked."""
+        # PERF: of what is looked at only; masking all of 10,000 routes takes seconds
+        owner, position = placed.place
+        holder = self._tree if owner == GLOBAL else self._tree["routes"][owner]
+        masked: dict[str, Any] = mask({"plugins": [holder["plugins"][position]]}, self._registry)
+        written: Mapping[str, Any] = masked["plugins"][0].get("config", {})
+        return written
 
     def as_data(self, placed: Placed) -> dict[str, Any]:
         """Return all there is to say of an entry, as JSON's types."""
@@ -120,18 +128,15 @@ class Chains:
     def _placed(self, step: Step) -> Placed:
         entry = step.config.entry
         owner = GLOBAL if entry.route is None else self._indexes[entry.route]
-        refs, holder = self._list(owner)
+        refs = self._list(owner)
         position = [position for position, ref in enumerate(refs) if ref.name == step.plugin][entry.index]
-        written = holder["plugins"][position].get("config", {})
         on_error = "ignore" if step.ignore else "fail"
-        return Placed(refs[position], _owner(owner), step.phase, step.priority, on_error, step.config, written)
+        return Placed(refs[position], _owner(owner), step.phase, step.priority, on_error, step.config, (owner, position))
 
-    def _list(self, owner: int) -> tuple[Sequence[PluginRef], Mapping[str, Any]]:
-        """Return the plugin entries of a route, by its index (-1: the global ones), and what holds them, as written."""
+    def _list(self, owner: int) -> Sequence[PluginRef]:
+        """Return the plugin entries of a route, by its index (-1: the global ones)."""
         document = self._parsed.document
-        if owner == GLOBAL:
-            return document.plugins, self._written
-        return document.routes[owner].plugins, self._written["routes"][owner]
+        return document.plugins if owner == GLOBAL else document.routes[owner].plugins
 
     def _open(self, compiled: CompiledRoute | None) -> Iterator[tuple[int, int, str]]:
         """Yield the entries of a route, global ones too, that cannot run here: whose, which, and the reason."""

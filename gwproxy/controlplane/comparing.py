@@ -79,6 +79,8 @@ def _values(what: str, before: Any, after: Any) -> Iterator[Difference]:
 
 
 def _chains(before: _Side, after: _Side) -> Iterator[Difference]:
+    if _listed(before) == _listed(after):
+        return  # PERF: as most are
     chains = before.rehearsal.chains.of(before.route), after.rehearsal.chains.of(after.route)
     ours, theirs = map(_entries, chains)
     for key in dict.fromkeys((*ours, *theirs)):
@@ -93,6 +95,12 @@ def _chains(before: _Side, after: _Side) -> Iterator[Difference]:
                     told.add(found.what)
                     yield found
     yield from _order(*chains)
+
+
+def _listed(side: _Side) -> tuple[object, ...]:
+    """Return what a chain follows from: two of the same are of the same chain."""
+    own = side.route.route.plugins if side.route is not None else None
+    return side.rehearsal.snapshot.document.plugins, own
 
 
 def _entries(chain: Mapping[str, list[Placed]]) -> dict[tuple[str, int], dict[str, Placed]]:
@@ -115,7 +123,9 @@ def _entry(name: str, before: tuple[Chains, Placed], after: tuple[Chains, Placed
     yield from _values(f"{name} budget", ours.ref.budget, theirs.ref.budget)
     if ours.config is None or theirs.config is None:
         if ours.ref.config != theirs.ref.config:
-            yield Difference(f"{name} config", *_told(chains.shown(ours) or ours.written, others.shown(theirs) or theirs.written))
+            yield Difference(
+                f"{name} config", *_told(chains.shown(ours) or chains.written(ours), others.shown(theirs) or others.written(theirs))
+            )
         return
     changed = [field for field in type(ours.config).model_fields if getattr(ours.config, field) != getattr(theirs.config, field, None)]
     if changed:

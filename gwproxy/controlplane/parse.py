@@ -117,7 +117,12 @@ class Parsed:
 
         Read again each time: workers seldom need it, and would hold a large tree for it.
         """
-        return mask(read(self._data, self._file).tree, self._plugins)
+        return mask(self.tree, self._plugins)
+
+    @property
+    def tree(self) -> Any:
+        """The same with secrets as they were written, for what masks the part that it shows."""
+        return read(self._data, self._file).tree
 
 
 def parse(

@@ -73,7 +73,7 @@ class Rehearsal:
         self.parsed = parsed
         self.written = written
         self._ingress = Ingress(trusted)
-        tree = parsed.masked
+        tree = parsed.tree
         if len(parsed.document.routes) != len(tree if isinstance(tree, list) else tree["routes"]):
             names = "; ".join(f"{problem.path}: {problem.found}" for problem in parsed.warnings)
             raise CommandFailed(f"the routes cannot be known without the environment they are made for: {names}")

@@ -16,6 +16,8 @@ from tests.conftest import Server
 
 Ask = Callable[..., dict[str, Any]]
 
+GONE = "gwproxy: error: the history has no revision 3; 'gwproxy history' lists those that are kept\n"
+
 
 @pytest.fixture
 def ask(cli, config: Path) -> Ask:
@@ -272,7 +274,7 @@ def test_a_past_revision(cli, store: redis.Redis, server: Server, config: Path) 
     assert (missing.status, missing.out, missing.err) == (
         1,
         "",
-        "gwproxy: error: the history has no revision 3; 'gwproxy history' lists those that are kept\n",
+        GONE,
     )
     assert cli("explain", "GET", "/one", "--revision", "1", "--config", config).status == 2
     assert cli("explain", "GET", "/one", "--revision", "0").status == 2

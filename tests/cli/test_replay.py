@@ -18,6 +18,8 @@ AFTER = BEFORE.replace("http://b", "http://c").replace(
     '"path": "/a"', '"path": "/a", "plugins": [{"name": "rate_limit", "config": {"limit": 7}}]'
 )
 
+GONE = "gwproxy: error: the history has no revision 3; 'gwproxy history' lists those that are kept\n"
+
 
 def line(path: str, **fields: Any) -> str:
     return json.dumps({"method": "GET", "path": path, "host": "h", "route": "x", "status": 200, **fields}) + "\n"
@@ -98,10 +100,7 @@ def test_the_live_log_the_live_configuration_and_revisions(cli, store: redis.Red
     assert elsewhere("live", "--config", argv[4]) == 2
     assert elsewhere("live", "--config", argv[4], "--against", "1") == 0
     assert elsewhere(argv[0], "--revision", "2", "--against", "1") == 2
-    assert (
-        cli("replay", "live", "--revision", "3").err
-        == "gwproxy: error: the history has no revision 3; 'gwproxy history' lists those that are kept\n"
-    )
+    assert cli("replay", "live", "--revision", "3").err == GONE
 
 
 def test_stdin(cli, argv: list[str | Path]) -> None:
