@@ -14,6 +14,7 @@ from gwproxy.context import Context
 from gwproxy.controlplane.build import Builder
 from gwproxy.controlplane.chains import Chains, Placed
 from gwproxy.controlplane.parse import Environment, Parsed, parse
+from gwproxy.controlplane.restoring import restore
 from gwproxy.controlplane.sending import Sending, not_sent, notes, sendings
 from gwproxy.controlplane.stand_ins import StandIns
 from gwproxy.controlplane.text import read
@@ -91,6 +92,7 @@ class Rehearsal:
         may_reference: Callable[[str], bool],
         lenient: bool,
         variables: Mapping[str, str] = os.environ,
+        kept: Any = None,
     ) -> Rehearsal:
         """Read a configuration and build it.
 
@@ -98,13 +100,23 @@ class Rehearsal:
         :param trusted: networks of proxies whose forwarding headers are believed.
         :param may_reference: whether a configuration may refer to a variable of that name.
         :param lenient: True: a plugin that is not installed here makes its routes answer 503. False: it refuses the configuration.
+        :param kept: the tree whose secrets are meant where this configuration has masks, as when it is applied; None: there is none.
         :param variables: the environment. Upstreams that it does not know are shown as the references they are.
         :raises ConfigurationRefused: it is not valid.
         :raises CommandFailed: its routes cannot be known without variables that are not set.
         """
-        stand_ins = StandIns(read(data, file).tree, variables)
+        written = read(data, file).tree
+        tree = restore(written, kept, registry)[0] if kept is not None else written
+        stand_ins = StandIns(tree, variables)
         environment = Environment(stand_ins.variables, may_reference, strict=False)
-        parsed = parse(data, file=file, plugins=registry, environment=environment, lenient=lenient)
+        parsed = parse(
+            data,
+            file=file,
+            plugins=registry,
+            environment=environment,
+            lenient=lenient,
+            tree=None if tree is written else tree,
+        )
         return cls(parsed, registry, trusted, stand_ins.written)
 
     def try_out(self, method: str, url: str, headers: Headers) -> Trial:

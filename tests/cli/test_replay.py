@@ -103,6 +103,16 @@ def test_the_live_log_the_live_configuration_and_revisions(cli, store: redis.Red
     assert cli("replay", "live", "--revision", "3").err == GONE
 
 
+def test_what_export_prints_is_the_live_configuration(cli, store: redis.Redis, files: Callable[..., Path]) -> None:
+    plugins = [{"name": "jwt_auth", "config": {"secret": "s" * 32}}]
+    store.set("gw:routes", json.dumps([{"id": "a", "path": "/a", "upstream": "http://a", "plugins": plugins}]))
+    exported = files("exported.yaml", cli("export").out)
+    assert "***" in exported.read_text()
+    result = cli("replay", files("log", LOG), "--config", exported, "--exit-code")
+    assert (result.status, result.err, result.out) == (0, "", "0 of 6 requests go elsewhere\n")
+    assert '{"secret":"***"' in cli("explain", "GET", "/a", "--config", exported).out
+
+
 def test_stdin(cli, argv: list[str | Path]) -> None:
     assert cli("replay", "-", *argv[1:], stdin=LOG).out.startswith("2 of 6 requests go elsewhere\n")
 
