@@ -16,7 +16,7 @@ EPILOG = """\b
 Examples:
   gwproxy check gateway.yaml
   gwproxy check --strict-env gateway.yaml   also refuse ${NAME} that is not set here
-  gwproxy export | gwproxy check -          read from stdin
+  gwproxy check - < gateway.yaml            read from stdin
   gwproxy check --json gateway.yaml         for editors and CI
 """
 

@@ -29,7 +29,7 @@ Examples:
 @redis_option
 @json_option
 def command(revision: int | None, show_secrets: bool, redis_url: str | None, as_json: bool) -> int:
-    """Print the live configuration as YAML.
+    """Print the live configuration as YAML, or a past one.
 
     It is printed as it was written, so that applying it again changes nothing: references such as ${NAME} stay
     references, and defaults are not filled in. A secret that was written as plain text is printed as ***, for which 'gwproxy

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gwproxy.cli.export import to_yaml
 from gwproxy.controlplane.text import read
+from gwproxy.store.configuration import ConfigurationStore
 
 TREE = {
     "routes": [
@@ -39,14 +40,37 @@ def test_a_list_of_routes_stays_a_list(cli, store: redis.Redis) -> None:
     assert cli("export").out == "[]\n"
 
 
-def test_secrets_as_plain_text_are_printed_as_written_and_warned_of(cli, store: redis.Redis) -> None:
+def test_secrets_are_masked_and_told(cli, store: redis.Redis) -> None:
     entry = {"name": "jwt_auth", "config": {"secret": SECRET}}
     store.set("gw:routes", orjson.dumps([{"path": "/a", "upstream": "http://u:p@a", "plugins": [entry]}]))
     result = cli("export")
-    assert SECRET in result.out
-    assert result.err.startswith("gwproxy: warning: ")
-    assert "[0].upstream, [0].plugins[0].config.secret" in result.err
+    assert SECRET not in result.out
+    assert read(result.out.encode(), "out").tree == [
+        {"path": "/a", "upstream": "http://***@a", "plugins": [{"name": "jwt_auth", "config": {"secret": "***"}}]}
+    ]
+    assert result.err.startswith("gwproxy: warning: secrets are masked, at [0].upstream, [0].plugins[0].config.secret; ")
     assert SECRET not in result.err
+    assert json.loads(cli("export", "--json").out)[0]["upstream"] == "http://***@a"
+
+
+def test_secrets_are_printed_on_demand_and_warned_of(cli, store: redis.Redis) -> None:
+    entry = {"name": "jwt_auth", "config": {"secret": SECRET}}
+    store.set("gw:routes", orjson.dumps([{"path": "/a", "upstream": "http://u:p@a", "plugins": [entry]}]))
+    result = cli("export", "--show-secrets")
+    assert SECRET in result.out
+    assert "http://u:p@a" in result.out
+    assert result.err.startswith("gwproxy: warning: the output holds what seem to be secrets")
+    assert SECRET not in result.err
+
+
+def test_a_past_revision(cli, store: redis.Redis) -> None:
+    gateway = ConfigurationStore(store)
+    gateway.publish(b'[{"path": "/old", "upstream": "http://a"}]', actor="me")
+    gateway.publish(b"[]", actor="me")
+    assert cli("export", "--revision", "1").out == "- path: /old\n  upstream: http://a\n"
+    missing = cli("export", "--revision", "3")
+    assert (missing.status, missing.out) == (1, "")
+    assert "no revision 3" in missing.err
 
 
 def test_references_are_no_secrets(cli, store: redis.Redis) -> None:
