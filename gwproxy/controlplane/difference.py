@@ -212,7 +212,8 @@ class _Comparison:
     def _meant(self, field: Any, one: Any, other: Any) -> tuple[Any, Any]:
         """Return both as the field takes them, if that tells more: they are the same then, or objects."""
         read = [value if value is NOT_SET else meant(field, value) for value in (one, other)]
-        alike = _same(*read) or all(isinstance(value, dict) or (self._expand and value is NOT_SET) for value in read)
+        objects = all(isinstance(value, dict) or (self._expand and value is NOT_SET) for value in read)
+        alike = _same(*read) or (objects and (self._expand or isinstance(one, dict) or isinstance(other, dict)))
         return (read[0], read[1]) if alike else (one, other)
 
     def _entries(self, path: str, before: list[Any], after: list[Any]) -> Iterator[FieldChange]:

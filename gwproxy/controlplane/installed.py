@@ -83,7 +83,7 @@ def _plugins(worker: Worker) -> dict[str, str] | None:
         held = orjson.loads(worker.get("plugins", ""))
     except orjson.JSONDecodeError:
         return None
-    return held if isinstance(held, dict) else None
+    return {name: str(version) for name, version in held.items()} if isinstance(held, dict) else None
 
 
 def _used(document: Document) -> dict[str, Path]:

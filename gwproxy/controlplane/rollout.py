@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gwproxy.controlplane.installed import label
@@ -168,23 +168,27 @@ class Rollout:
             self._sleep(LOOK_EVERY)
 
     def _look(self, seconds: float) -> Standing:
-        outcome: Outcome | None = None
-        by, away = None, ""
+        replaced, by, away = False, None, ""
         try:
             replaced, by = self._overtaken()
             self._see(self._workers())
-            outcome = "overtaken" if replaced else None
         except StoreUnavailable as error:
             away = str(error)
         workers = tuple(sorted(self._known.values(), key=lambda worker: (worker.state == "gone", worker.host, worker.pid)))
         standing = Standing(self._published.revision, self._published.digest, workers, seconds, None, by, away)
-        if not away and standing.live and standing.live == standing.count("done"):
-            outcome = "done"  # also if it was replaced a moment ago
-        elif outcome is None and not away and standing.live and not standing.count("waiting"):
-            outcome = "refused"
-        elif outcome is None and seconds >= self._timeout:
-            outcome = "nobody" if not standing.live and not away else "late"
-        return Standing(standing.revision, standing.digest, workers, seconds, outcome, by if outcome == "overtaken" else None, away)
+        return replace(standing, outcome=self._outcome(standing, replaced=replaced))
+
+    def _outcome(self, standing: Standing, *, replaced: bool) -> Outcome | None:
+        live, late = standing.live, standing.seconds >= self._timeout
+        if standing.store:
+            return "late" if late else None
+        if live and live == standing.count("done"):
+            return "done"  # also if it was replaced a moment ago
+        if replaced:
+            return "overtaken"
+        if live and not standing.count("waiting"):
+            return "refused"
+        return ("late" if live else "nobody") if late else None
 
     def _overtaken(self) -> tuple[bool, Revision | None]:
         """Return whether something else is live now, and what."""

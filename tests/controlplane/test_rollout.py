@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import redis
+
+from gwproxy.controlplane.rollout import Rollout, Standing
+from gwproxy.store.configuration import ConfigurationStore, Published
+
+OLD, NEW, THEIRS = b'["old"]', b'["new"]', b'["theirs"]'
+
+
+class Fleet:
+    """Workers under the test's control, and a clock that moves a tenth of a second with each look."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        self.store = ConfigurationStore(client)
+        self.store.publish(OLD, actor="before")
+        self.now = 100.0
+        self.told: list[Standing] = []
+
+    def beat(self, pid: int, runs: Published | None = None, state: str = "ready", error: str = "", **fields: str) -> None:
+        held = {"host": "one", "pid": str(pid), "state": state, "error": error, **fields}
+        if runs is not None:
+            held |= {"revision": str(runs.revision), "digest": runs.digest}
+        self.store.heartbeat(f"w{pid}", held)
+
+    def follow(
+        self, published: Published, *steps: Callable[[], object], before: Sequence[dict[str, str]] = (), timeout: float = 5.0
+    ) -> Standing:
+        """Follow a revision; one step is taken between two looks."""
+        pending = list(steps)
+
+        def sleep(_: float) -> None:
+            self.now += 0.6  # so that each look is for other workers, too
+            if pending:
+                pending.pop(0)()
+
+        rollout = Rollout(self.store, published, before, timeout=timeout, clock=lambda: self.now, sleep=sleep)
+        return rollout.follow(self.told.append)
+
+
+@pytest.fixture
+def fleet(client: redis.Redis) -> Fleet:
+    return Fleet(client)
+
+
+@pytest.fixture
+def old(fleet: Fleet) -> Published:
+    return Published(1, fleet.store.history()[0].digest)
+
+
+def states(standing: Standing) -> dict[str, str]:
+    return {worker.pid: worker.state for worker in standing.workers}
+
+
+def test_it_is_done_when_every_worker_runs_it(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    fleet.beat(2, old)
+    new = fleet.store.publish(NEW, actor="me")
+    ended = fleet.follow(new, lambda: fleet.beat(1, new, build_ms="3.2"), lambda: fleet.beat(2, new))
+    assert (ended.outcome, ended.reason(), states(ended)) == ("done", "", {"1": "done", "2": "done"})
+    assert [worker.build_ms for worker in ended.workers] == [3.2, None]
+    assert [standing.count("done") for standing in fleet.told] == [0, 1]
+    assert ended.seconds == pytest.approx(1.2)
+
+
+def test_a_worker_that_refuses_it_ends_it_once_the_others_have_answered(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    fleet.beat(2, old)
+    new = fleet.store.publish(NEW, actor="me")
+    ended = fleet.follow(new, lambda: fleet.beat(2, old, "refused", "GW_X is not set"), lambda: fleet.beat(1, new))
+    assert (ended.outcome, states(ended)) == ("refused", {"1": "done", "2": "refused"})
+    assert ended.reason() == "one/2 refuses it: GW_X is not set"
+    assert fleet.told[-1].count("refused") == 1
+
+
+def test_a_refusal_from_before_is_about_another_configuration(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old, "refused", "an earlier one")
+    before = fleet.store.workers()
+    new = fleet.store.publish(NEW, actor="me")
+    assert fleet.follow(new, lambda: None, lambda: fleet.beat(1, new), before=before).outcome == "done"
+    fleet.beat(1, old, "refused", "an earlier one")
+    ended = fleet.follow(new, before=before)
+    assert ended.outcome == "late"
+    assert ended.reason().startswith("one/1 did not answer within ")
+    assert ended.reason().endswith(": an earlier one")
+    fleet.beat(1, old, "refused", "another reason")
+    assert fleet.follow(new, before=before).outcome == "refused"
+
+
+def test_a_worker_that_does_not_answer_is_named(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    new = fleet.store.publish(NEW, actor="me")
+    fleet.beat(2, new)
+    ended = fleet.follow(new, timeout=2.0)
+    assert (ended.outcome, states(ended)) == ("late", {"1": "waiting", "2": "done"})
+    assert ended.reason() == "one/1 did not answer within 2.4 s"
+
+
+def test_workers_that_come_are_waited_for_and_those_that_go_are_not(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    fleet.beat(2, old)
+    fleet.beat(3, old)
+    new = fleet.store.publish(NEW, actor="me")
+
+    def changes() -> None:
+        fleet.store.forget("w1")  # killed: its heartbeat is over
+        fleet.beat(2, old, "draining")
+        fleet.beat(4, None, "starting")
+
+    ended = fleet.follow(new, changes, lambda: fleet.beat(3, new), lambda: fleet.beat(4, new))
+    assert (ended.outcome, states(ended)) == ("done", {"1": "gone", "2": "gone", "3": "done", "4": "done"})
+    assert [worker.pid for worker in ended.workers] == ["3", "4", "1", "2"]
+    assert ended.live == 2
+
+
+def test_without_workers_it_waits_for_one_to_come(fleet: Fleet) -> None:
+    new = fleet.store.publish(NEW, actor="me")
+    assert fleet.follow(new, lambda: None, lambda: fleet.beat(1, new)).outcome == "done"
+    fleet.store.forget("w1")
+    ended = fleet.follow(new, timeout=2.0)
+    assert (ended.outcome, ended.reason()) == ("nobody", "no worker is live, after 2.4 s")
+
+
+@pytest.mark.parametrize("how", ["publish", "set"])
+def test_what_came_after_is_told(fleet: Fleet, old: Published, how: str) -> None:
+    fleet.beat(1, old)
+    new = fleet.store.publish(NEW, actor="me")
+    theirs = {
+        "publish": lambda: fleet.store.publish(THEIRS, actor="bob"),
+        "set": lambda: fleet.client.set("gw:routes", THEIRS),
+    }
+    ended = fleet.follow(new, lambda: None, theirs[how])
+    assert ended.outcome == "overtaken"
+    by = {"publish": "bob", "set": "external"}[how]
+    assert ended.by is not None
+    assert (ended.by.revision, ended.by.actor) == (3, by)
+    assert ended.reason().startswith(f"revision 2 was replaced by revision 3 by {by}")
+    assert ended.as_data()["by"] == {"revision": 3, "actor": by, "at": ended.by.at}
+
+
+def test_a_configuration_that_was_removed_is_told(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    new = fleet.store.publish(NEW, actor="me")
+    ended = fleet.follow(new, lambda: fleet.client.delete("gw:routes"))
+    assert (ended.outcome, ended.by) == ("overtaken", None)
+    assert "removed" in ended.reason()
+
+
+def test_the_same_content_again_is_no_replacement(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    new = fleet.store.publish(NEW, actor="me")
+    ended = fleet.follow(new, lambda: fleet.store.publish(NEW, actor="bob"), lambda: fleet.beat(1, new))
+    assert ended.outcome == "done"
+
+
+def test_a_store_that_is_away_for_a_while_is_waited_for(fleet: Fleet, old: Published, server: Any) -> None:
+    fleet.beat(1, old)
+    new = fleet.store.publish(NEW, actor="me")
+    data = fleet.client.dump("gw:routes")
+
+    def away() -> None:
+        fleet.client.delete("gw:routes")
+        fleet.client.rpush("gw:routes", "of a wrong type")  # any error will do
+
+    def back() -> None:
+        fleet.client.delete("gw:routes")
+        fleet.client.restore("gw:routes", 0, data)
+
+    assert fleet.follow(new, away, lambda: None, back, lambda: fleet.beat(1, new)).outcome == "done"
+    fleet.beat(1, old)
+    ended = fleet.follow(new, away, timeout=3.0)
+    assert ended.outcome == "late"
+    assert "the store cannot be asked: " in ended.reason()
+
+
+def test_heartbeats_of_strangers_do_no_harm(fleet: Fleet) -> None:
+    new = fleet.store.publish(NEW, actor="me")
+    fleet.client.hset("gw:worker:odd", mapping={"revision": "x", "build_ms": "nan", "pid": "?"})
+    ended = fleet.follow(new, timeout=1.0)
+    (worker,) = ended.workers
+    assert (ended.outcome, worker.state, worker.revision, worker.build_ms) == ("late", "waiting", 0, None)
+    assert ended.as_data()["workers"][0]["pid"] is None
