@@ -122,6 +122,13 @@ class CandidateStore(Asking):
         revise = f"local function revise(KEYS, ARGV)\n{load_script('revisions.lua')}\nend\n"
         self._script = revise + load_script("candidates.lua")
 
+    @classmethod
+    def of(cls, live: ConfigurationStore) -> CandidateStore:
+        """Return that of the same gateway, by the same client."""
+        made = cls(live._client, live._prefix)
+        made._live, made._retention = live, live._retention
+        return made
+
     # ---- for workers
 
     def look(self) -> Look:
