@@ -171,7 +171,7 @@ class Agent:
         client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
         retention = Retention(settings.history_keep, settings.history_days)
         self._store, self._configurations = store, ConfigurationStore(client, settings.prefix, retention)
-        self._candidates, self._audit = CandidateStore(client, settings.prefix), AuditLog(client, settings.prefix)
+        self._candidates, self._audit = CandidateStore.of(self._configurations), AuditLog(client, settings.prefix)
         self._run(store.logs.run, self._stopping)
         self._run(store.attend, self._stopping)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import click
@@ -12,11 +12,14 @@ from gwproxy.cli.config_file import problem_json, problem_line
 from gwproxy.cli.differences import show_difference
 from gwproxy.cli.failures import COULD_NOT
 from gwproxy.cli.output import counted, print_error, print_json, print_line, print_warning, printable
+from gwproxy.cli.trying import Trial, begin_canary, show_acknowledgements, stage
 from gwproxy.cli.waiting import follow, show_workers
+from gwproxy.controlplane.candidates import NotStaged
 from gwproxy.controlplane.publish import Overtaken, Prepared, Publisher
 from gwproxy.controlplane.rollout import Standing
 from gwproxy.errors import CommandFailed, ConfigurationRefused
-from gwproxy.store.configuration import Published, digest_of
+from gwproxy.store.candidates import CandidateBusy, CandidateGone
+from gwproxy.store.configuration import Published, RevisionConflict, digest_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -27,6 +30,7 @@ class Wishes:
 
     :ivar base: the revision it was made from; None: the live one.
     :ivar timeout: seconds to wait for workers.
+    :ivar trial: what is to be done before it is live; None: nothing.
     """
 
     as_json: bool = False
@@ -36,6 +40,7 @@ class Wishes:
     wait: bool = False
     timeout: float = 30.0
     rollback_on_failure: bool = False
+    trial: Trial | None = None
 
 
 def waiting_options(function: F) -> F:
@@ -64,6 +69,17 @@ def carry_out(publisher: Publisher, prepare: Callable[[], Prepared], wishes: Wis
             return COULD_NOT
         since = [change.as_data() for change in overtaken.since]
         told |= {"outcome": "conflict", "base": overtaken.base, "revision": overtaken.revision, "since": since}
+        status = COULD_NOT
+    except NotStaged as refused:
+        told |= {"outcome": "refused", "reason": str(refused), "staged": [worker.as_data() for worker in refused.workers]}
+        status = COULD_NOT
+        if not wishes.as_json:
+            show_acknowledgements(refused.workers)
+            print_error(f"nothing was changed: {refused}")
+    except (CandidateBusy, CandidateGone) as other:
+        if not wishes.as_json:
+            raise
+        told |= {"outcome": "busy" if isinstance(other, CandidateBusy) else "superseded", "reason": str(other)}
         status = COULD_NOT
     if wishes.as_json:
         print_json(told)
@@ -99,7 +115,29 @@ def _carry_out(publisher: Publisher, prepared: Prepared, wishes: Wishes, told: d
         told["outcome"] = "dry_run"
         _say(wishes, "nothing was changed: this is a dry run")
         return 0
-    return _published(publisher, prepared, publisher.commit(prepared, wishes.comment, wishes.base), wishes, told)
+    return _written(publisher, prepared, wishes, told)
+
+
+def _written(publisher: Publisher, prepared: Prepared, wishes: Wishes, told: dict[str, Any]) -> int:
+    if wishes.trial is None:
+        return _published(publisher, prepared, publisher.commit(prepared, wishes.comment, wishes.base), wishes, told)
+    try:
+        return _tried(publisher, prepared, wishes, wishes.trial, told)
+    except RevisionConflict as conflict:
+        if not isinstance(conflict, Overtaken):  # between the comparison and the writing
+            publisher.expect(replace(prepared, base=publisher.live()), prepared.revision)
+        raise
+
+
+def _tried(publisher: Publisher, prepared: Prepared, wishes: Wishes, trial: Trial, told: dict[str, Any]) -> int:
+    """Have the workers build it first, or serve it to some clients only."""
+    publisher.expect(prepared, prepared.revision if wishes.base is None else wishes.base)
+    if prepared.base.data is None:
+        raise CommandFailed("there is no live configuration to stage it beside; apply it without --stage and --canary")
+    if trial.share is not None:
+        wait = wishes.timeout if wishes.wait else None
+        return begin_canary(trial, prepared, wishes.comment, wait, told, quiet=wishes.as_json)
+    return _published(publisher, prepared, stage(trial, prepared, wishes.comment, wishes.timeout, told), wishes, told)
 
 
 def _published(publisher: Publisher, prepared: Prepared, published: Published, wishes: Wishes, told: dict[str, Any]) -> int:

@@ -121,7 +121,8 @@ def open_candidates(redis_url: str | None, actor: str) -> Candidates:
 
     settings = Settings.from_environment()
     client, prefix = _client(redis_url, settings)
-    return Candidates(CandidateStore(client, prefix), _configurations(client, prefix, settings), AuditLog(client, prefix), actor)
+    configurations = _configurations(client, prefix, settings)
+    return Candidates(CandidateStore.of(configurations), configurations, AuditLog(client, prefix), actor)
 
 
 def _client(redis_url: str | None, settings: Settings) -> tuple[redis.Redis, str]:

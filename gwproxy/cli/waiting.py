@@ -24,7 +24,7 @@ def follow(store: ConfigurationStore, published: Published, before: Iterable[Wor
     :param before: the heartbeats from before the change.
     :param timeout: seconds.
     """
-    with _progress() as say:
+    with progress() as say:
         return Rollout(store, published, before, timeout=timeout).follow(lambda standing: say(_line(standing)))
 
 
@@ -45,7 +45,7 @@ def _line(standing: Standing) -> str:
 
 
 @contextmanager
-def _progress() -> Iterator[_Say]:
+def progress() -> Iterator[_Say]:
     """Give something to call with a line: on a terminal it replaces the one before, and leaves nothing behind."""
     if not sys.stderr.isatty():
         yield lambda line: click.echo(printable(line), err=True)

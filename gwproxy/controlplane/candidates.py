@@ -125,11 +125,12 @@ class Candidates:
         workers = self._workers(candidate) if candidate is not None else ()
         return Status(candidate, workers, self._store.last())
 
-    def canary(self, data: bytes, *, base: int, share: float, rules: Rules, comment: str = "") -> Candidate:
+    def canary(self, data: bytes, *, base: int, share: float, rules: Rules, comment: str = "", detail: str = "") -> Candidate:
         """Serve a configuration to a share of the clients; if it is served as a canary already, change its share and its rules.
 
         :param base: the live revision that it was made from.
         :param share: percent, above 0 and at most 100.
+        :param detail: what changes, for the audit stream.
         :raises RevisionConflict: another revision is live.
         :raises CandidateBusy: there is another candidate.
         """
@@ -137,7 +138,7 @@ class Candidates:
             raise CommandFailed(f"a canary serves more than 0 and at most 100 percent of the clients, not {share:g}")
         settle(self._store, self._audit)
         running = self._store.read(data=False)
-        told = f"{share:g}% of clients, digest {digest_of(data)[:12]}"
+        told = f"{share:g}% of clients, digest {digest_of(data)[:12]}" + (f": {detail}" if detail else "")
         if running is not None and (running.mode, running.digest, running.base) == ("canary", digest_of(data), base):
             self._store.change(running.id, share=share, rules=rules.dump())
             record(self._audit, self._actor, "canary change", "done", told, base)
@@ -178,6 +179,7 @@ class Candidates:
         *,
         base: int,
         comment: str = "",
+        detail: str = "",
         timeout: float = 30.0,
         tell: Callable[[tuple[Acknowledgement, ...]], object] = lambda workers: None,
         sleep: Callable[[float], object] = time.sleep,
@@ -187,6 +189,7 @@ class Candidates:
         Workers that have built it serve it at once. If the caller dies, the candidate is withdrawn within ten seconds.
 
         :param base: the live revision that it was made from.
+        :param detail: what changes, for the audit stream.
         :param timeout: seconds.
         :param tell: called with what the workers make of it, whenever that changed.
         :raises NotStaged: a worker refuses it, or has not built it in time, or none is there. Nothing was changed.
@@ -202,7 +205,7 @@ class Candidates:
         except BaseException as error:
             self._withdraw(candidate, error)
             raise
-        record(self._audit, self._actor, "apply", "done", f"staged, digest {candidate.digest[:12]}", published.revision)
+        record(self._audit, self._actor, "apply", "done", f"staged: {detail or candidate.digest}", published.revision)
         return published
 
     def _withdraw(self, candidate: Candidate, error: BaseException) -> None:

@@ -1,0 +1,210 @@
+"""How ``apply`` tries a configuration before it is live: built by every worker first, or served to a share of the clients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+from gwproxy.cli.actor import actor
+from gwproxy.cli.output import counted, print_error, print_line, print_table
+from gwproxy.cli.store_option import open_candidates
+from gwproxy.cli.waiting import progress
+from gwproxy.controlplane.candidates import Acknowledgement, Candidates
+from gwproxy.controlplane.publish import Prepared
+from gwproxy.controlplane.rules import GRAMMAR, MIN_REQUESTS, Rule, Rules
+from gwproxy.errors import CommandFailed
+from gwproxy.settings import Settings
+from gwproxy.store.configuration import Published
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LOOK_EVERY = 0.1  # seconds
+
+_ABORT_HELP = f"With --canary: end it if a rule is broken: {GRAMMAR}."
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_STATES = {"built": "green", "refused": "red", "waiting": "yellow", "building": "yellow"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What is to be done before a configuration is live.
+
+    :ivar share: percent of the clients that it serves as a canary; None: every worker is to build it, then it is live.
+    """
+
+    redis_url: str | None
+    share: float | None
+    rules: Rules
+
+    def candidates(self) -> Candidates:
+        """Open the store for it."""
+        return open_candidates(self.redis_url, actor(Settings.from_environment()))
+
+
+class Share(click.ParamType[float]):
+    """A percentage of clients: ``5%``, or ``5``."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it in percent."""
+        try:
+            share = float(str(value).strip().removesuffix("%"))
+        except ValueError:
+            share = 0.0
+        if not 0 < share <= 100:
+            self.fail(f"{value!r} is no share of clients: expected a percentage above 0% and at most 100%", param, ctx)
+        return share
+
+
+class Period(click.ParamType[float]):
+    """A time: ``90s``, ``10m``, ``2h``, or seconds."""
+
+    name = "period"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it in seconds."""
+        text = str(value).strip()
+        unit = _UNITS.get(text[-1:])
+        try:
+            seconds = float(text[:-1] if unit is not None else text) * (unit or 1.0)
+        except ValueError:
+            seconds = -1.0
+        if not 0 <= seconds < 10 * 365 * 86_400:
+            self.fail(f"{value!r} is no time: expected 90s, 10m or 2h", param, ctx)
+        return seconds
+
+
+class RuleText(click.ParamType[str]):
+    """A rule such as ``5xx > 1%``."""
+
+    name = "rule"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return it as it was written."""
+        try:
+            return Rule.parse(str(value)).text
+        except CommandFailed as error:
+            self.fail(str(error), param, ctx)
+
+
+def trial_options(function: F) -> F:
+    """Decorate a command that may try a configuration: it gets ``stage``, ``canary``, ``abort_if``, ``promote_after``, ``min_requests``."""
+    options = (
+        click.option("--stage", is_flag=True, help="Have every worker build it first; if one cannot, nothing is changed."),
+        click.option("--canary", type=Share(), metavar="PERCENT", help="Serve it to a share of the clients only, such as 5%."),
+        click.option("--abort-if", type=RuleText(), multiple=True, metavar="RULE", help=_ABORT_HELP),
+        click.option("--promote-after", type=Period(), metavar="TIME", help="With --canary: make it live by itself after 10m, say."),
+        click.option(
+            "--min-requests",
+            type=click.IntRange(min=1),
+            default=MIN_REQUESTS,
+            show_default=True,
+            metavar="N",
+            help="With --abort-if: judge from so many requests.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def trial_of(
+    redis_url: str | None, stage: bool, canary: float | None, abort_if: Sequence[str], promote_after: float | None, min_requests: int
+) -> Trial | None:
+    """Return what the options of :func:`trial_options` ask for; None if that is nothing.
+
+    :raises click.UsageError: they contradict each other.
+    """
+    if canary is None and (abort_if or promote_after is not None):
+        raise click.UsageError("--abort-if and --promote-after are about a canary: --canary PERCENT is missing")
+    if canary is not None and stage:
+        raise click.UsageError("--stage and --canary are two ways: workers build a canary beside the live configuration anyway")
+    if canary is None and not stage:
+        return None
+    return Trial(redis_url, canary, Rules.of(abort_if, promote_after, min_requests))
+
+
+def stage(trial: Trial, prepared: Prepared, comment: str, timeout: float, told: dict[str, Any]) -> Published:
+    """Have every worker build it, then make it live.
+
+    :raises NotStaged: a worker cannot.
+    :raises RevisionConflict: another revision is live.
+    """
+    workers: list[Acknowledgement] = []
+
+    with progress() as say:
+
+        def tell(acknowledgements: tuple[Acknowledgement, ...]) -> None:
+            workers[:] = acknowledgements
+            built = sum(worker.state == "built" for worker in acknowledgements)
+            say(f"staged: {built} of {counted(len(acknowledgements), 'worker')} built it")
+
+        published = trial.candidates().stage(
+            prepared.data, base=prepared.revision, comment=comment, detail=prepared.difference.summary(), timeout=timeout, tell=tell
+        )
+    told["staged"] = [worker.as_data() for worker in workers]
+    return published
+
+
+def begin_canary(trial: Trial, prepared: Prepared, comment: str, wait: float | None, told: dict[str, Any], *, quiet: bool) -> int:
+    """Serve it to a share of the clients, and return the exit status.
+
+    :param wait: seconds to wait until every live worker serves it; None: do not.
+    :raises RevisionConflict: another revision is live.
+    :raises CandidateBusy: there is another candidate.
+    """
+    assert trial.share is not None  # noqa: S101 - asked before
+    candidates = trial.candidates()
+    detail = prepared.difference.summary()
+    begun = candidates.canary(prepared.data, base=prepared.revision, share=trial.share, rules=trial.rules, comment=comment, detail=detail)
+    told |= {"outcome": "canary", "canary": {"id": begun.id, "share": begun.share, "base": begun.base, "rules": trial.rules.shown()}}
+    if not quiet:
+        print_line(f"canary: {begun.share:g}% of clients; revision {begun.base} serves all others")
+    workers, reason = _await(candidates, begun.id, wait) if wait is not None else ((), "")
+    told["canary"]["workers"] = [worker.as_data() for worker in workers]
+    if reason:
+        told |= {"outcome": "refused", "reason": reason}
+    if not quiet:
+        if wait is not None and not reason:
+            print_line(f"all {counted(len(workers), 'worker')} serve it")
+        if reason:
+            show_acknowledgements(workers)
+            print_error(reason)
+        else:
+            print_line("how it does: gwproxy canary status --watch")
+    return 1 if reason else 0
+
+
+def show_acknowledgements(workers: Sequence[Acknowledgement]) -> None:
+    """Print what each worker has made of a candidate."""
+    rows = [(worker.host, worker.pid, worker.state, _time(worker.build_ms), worker.reason) for worker in workers]
+    if rows:
+        print_table(("host", "worker", "state", "build time", "reason"), rows, _STATES)
+
+
+def _time(ms: float | None) -> str:
+    return "" if ms is None else f"{ms:.0f} ms"
+
+
+def _await(candidates: Candidates, ident: str, timeout: float) -> tuple[tuple[Acknowledgement, ...], str]:
+    """Wait until every live worker serves it; return what they make of it, and why not all do."""
+    began = time.monotonic()
+    while True:
+        status = candidates.status()
+        if status.candidate is None or status.candidate.id != ident:
+            ended = status.last is not None and status.last.candidate.id == ident
+            if ended and status.last is not None and status.last.outcome == "promoted":
+                return status.workers, ""
+            return status.workers, f"{status.last.outcome}: {status.last.reason}" if ended and status.last is not None else "it has ended"
+        missing = [worker for worker in status.workers if worker.state != "built"]
+        if status.workers and not missing:
+            return status.workers, ""
+        if time.monotonic() - began >= timeout:
+            why = "; ".join(map(str, missing)) or "no worker is live"
+            return status.workers, f"after {timeout:g} s {why}; the canary goes on, 'gwproxy canary abort' ends it"
+        time.sleep(LOOK_EVERY)
