@@ -10,11 +10,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gwproxy.controlplane.candidates import Acknowledgement, Candidates, NotStaged
+from gwproxy.controlplane.candidates import Candidates
 from gwproxy.controlplane.rules import Rules
 from gwproxy.dataplane.canary import Canary
 from gwproxy.store.audit import AuditLog
@@ -22,7 +23,9 @@ from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.connection import connect
 from tests.e2e.conftest import GatewayProcess, RedisServer, until
+from tests.e2e.running import call
 from tests.e2e.scripted import ScriptedService
+from tests.e2e.test_workers import children
 
 pytestmark = pytest.mark.e2e
 
@@ -34,17 +37,17 @@ def answer(text: str, status: int = 200) -> bytes:
 
 
 class Fleet:
-    """Two gateways of two workers and one, of which the second lacks a plugin; behind them a service that has an old and a new side."""
+    """Two gateways of two workers and one, of which the second lacks a variable; behind them a service that has an old and a new side."""
 
-    def __init__(self, store: RedisServer, service: ScriptedService, start: Callable[..., GatewayProcess], strangers: str) -> None:
-        self.service = service
+    def __init__(self, store: RedisServer, service: ScriptedService, start: Callable[..., GatewayProcess], folder: Path) -> None:
+        self.service, self.folder, self.url = service, folder, store.url
         client = connect(store.url, timeout=10.0)
-        self.live, self.store, audit = ConfigurationStore(client), CandidateStore(client), AuditLog(client)
-        self.people = Candidates(self.store, self.live, audit, "ann")
+        self.live, self.store, self.audit = ConfigurationStore(client), CandidateStore(client), AuditLog(client)
+        self.people = Candidates(self.store, self.live, self.audit, "ann")
         self.client = store.client()
         self.revision = self.live.publish(self.document("old"), actor="ann").revision
         env = {"GWPROXY_REDIS_URL": store.url, "GWPROXY_TRUSTED_PROXIES": "127.0.0.0/8"}
-        self.gateways = [start(workers=2, PYTHONPATH=strangers, **env), start(workers=1, **env)]
+        self.gateways = [start(workers=2, GW_KEY="some", **env), start(workers=1, **env)]
         for gateway in self.gateways:
             gateway.ready()
         until(lambda: len(self.beats()) == 3, "three workers")
@@ -65,6 +68,11 @@ class Fleet:
         ident = self.people.canary(self.document("new"), base=self.revision, share=share, rules=made).id
         until(lambda: {beat.get("share") for beat in self.said()} == {share}, "all to serve the canary")
         return ident
+
+    def apply(self, document: bytes, *options: str) -> subprocess.CompletedProcess[str]:
+        """Run ``gwproxy apply``."""
+        (self.folder / "gateway.json").write_bytes(document)
+        return call(self.folder, "apply", "gateway.json", *options, env={"GWPROXY_REDIS_URL": self.url, "GWPROXY_ACTOR": "ann"})
 
     def beats(self) -> list[dict[str, str]]:
         return [beat for beat in self.gateways[0].heartbeats(self.client) if beat["state"] != "draining"]
@@ -105,9 +113,12 @@ class Fleet:
 
 @pytest.fixture(scope="module")
 def started(
-    redis_server: RedisServer, service: ScriptedService, start_gateway: Callable[..., GatewayProcess], strangers: str
+    redis_server: RedisServer,
+    service: ScriptedService,
+    start_gateway: Callable[..., GatewayProcess],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Fleet]:
-    fleet = Fleet(redis_server, service, start_gateway, strangers)
+    fleet = Fleet(redis_server, service, start_gateway, tmp_path_factory.mktemp("apply"))
     with closing(fleet.store):
         yield fleet
 
@@ -122,22 +133,29 @@ def fleet(started: Fleet) -> Fleet:
 
 
 def test_a_stage_that_all_have_built_is_live_without_being_built_again(fleet: Fleet) -> None:
-    told: list[tuple[Acknowledgement, ...]] = []
-    published = fleet.people.stage(fleet.document("new"), base=fleet.revision, tell=told.append)
-    until(lambda: {beat["revision"] for beat in fleet.beats()} == {str(published.revision)}, "all to run it")
-    assert {beat["id"]: beat["build_ms"] for beat in fleet.live.workers()} == {worker.id: str(worker.build_ms) for worker in told[-1]}
+    applied = fleet.apply(fleet.document("new"), "--stage", "--wait", "--json", "--comment", "faster")
+    told = json.loads(applied.stdout)
+    assert (applied.returncode, told["outcome"], told["revision"]) == (0, "done", fleet.revision + 1)
+    assert [worker["state"] for worker in told["staged"]] == ["built"] * 3
+    built = {worker["id"]: str(worker["build_ms"]) for worker in told["staged"]}
+    assert {beat["id"]: beat["build_ms"] for beat in fleet.live.workers()} == built
+    newest = fleet.live.history(1)[0]
+    assert (newest.revision, newest.actor, newest.comment) == (fleet.revision + 1, "ann", "faster")
     fleet.all_serve("new")
 
 
 def test_a_stage_that_one_worker_refuses_changes_nothing(fleet: Fleet) -> None:
-    with pytest.raises(NotStaged) as caught:
-        fleet.people.stage(fleet.document("new", {"name": "hostile", "config": {"phase": "pre_auth"}}), base=fleet.revision)
-    refusing = [worker for worker in caught.value.workers if worker.state == "refused"]
-    assert re.fullmatch(r"\S+/\d+ refuses it: .*hostile.*", str(caught.value))
-    (beat,) = (beat for beat in fleet.live.workers() if beat["id"] == refusing[0].id)
-    assert "hostile" not in beat["plugins"]
-    assert (beat["state"], fleet.live.read().revision) == ("ready", fleet.revision)
+    needs = {"name": "request_transform", "config": {"add_headers": {"X-Key": "${GW_KEY}"}}}
+    applied = fleet.apply(fleet.document("new", needs), "--stage", "--timeout", "20")
+    assert applied.returncode == 1
+    refusing = re.search(r"error: nothing was changed: \S+/(\d+) refuses it: .*GW_KEY.*", applied.stderr)
+    assert refusing is not None
+    assert {int(refusing[1])} == children(fleet.gateways[1])
+    assert {beat["state"] for beat in fleet.beats()} == {"ready"}
+    assert fleet.live.read().revision == fleet.revision
     fleet.all_serve("old")
+    audited = fleet.audit.entries(1)[0]
+    assert (audited.actor, audited.action, audited.outcome) == ("ann", "apply", "refused")
 
 
 ORPHAN = """
@@ -201,7 +219,9 @@ def test_a_client_stays_on_its_side_on_every_worker_and_growth_adds_clients(flee
 
 def test_a_canary_that_breaks_its_rule_is_aborted_with_nobody_looking(fleet: Fleet) -> None:
     fleet.service.on("/new/x", answer("new", 500))
-    fleet.canary("5xx > 1%")
+    options = ("--canary", "50%", "--abort-if", "5xx > 1%", "--min-requests", "20", "--wait")
+    applied = fleet.apply(fleet.document("new"), *options)
+    assert (applied.returncode, "all 3 workers serve it" in applied.stdout) == (0, True)
     outcome, reason, by = fleet.ended()
     assert (outcome, by) == ("aborted", "gateway")
     assert re.fullmatch(r"5xx 100% > 1% \((\d+) of \1 requests\)", reason)
@@ -239,7 +259,7 @@ def test_V03_a_worker_that_is_killed_takes_nothing_along_and_its_successor_takes
         return sum(count for name, count in candidate.counts.items() if name.endswith(":requests"))
 
     until(lambda: counted() == 3 * len(CLIENTS), "all to be counted")
-    victim = next(beat for beat in fleet.live.workers() if "hostile" in beat["plugins"])
+    victim = next(beat for beat in fleet.live.workers() if int(beat["pid"]) in children(fleet.gateways[0]))
     os.kill(int(victim["pid"]), signal.SIGKILL)
 
     def replaced() -> bool:
