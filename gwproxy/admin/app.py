@@ -21,7 +21,8 @@ from gwproxy.admin.table import ENDPOINTS
 from gwproxy.errors import CommandFailed, ConfigurationRefused, HttpError, StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
-from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.store.audit import AuditLog
+from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import connect
 from gwproxy.store.tokens import TokenStore, covers
 
@@ -34,7 +35,7 @@ STORE_TIMEOUT = 2.0  # seconds
 DESCRIPTION = "/openapi.json"
 
 #: What stands for a parameter of a path: a number for a revision, one segment for all others.
-_CONVERTERS = {"revision": "number(max=999999999999999):revision"}
+_CONVERTERS = {"revision": "number:revision"}
 
 
 class _Number(IntegerConverter):
@@ -79,8 +80,9 @@ class AdminApp:
         client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=32)
         tokens = TokenStore(client, settings.prefix)
         self._hosts = hosts_of(settings)
-        self.plane = Plane(settings, ConfigurationStore(client, settings.prefix), tokens, Registry.discover())
-        self._door = Doorkeeper(token_file.read(settings), tokens, lambda client: None)
+        store = ConfigurationStore(client, settings.prefix, Retention(settings.history_keep, settings.history_days))
+        self.plane = Plane(settings, store, tokens, AuditLog(client, settings.prefix), Registry.discover())
+        self._door = Doorkeeper(token_file.read(settings), tokens, self._note_guess)
         self._started = True
 
     def drain(self) -> None:
@@ -123,7 +125,7 @@ class AdminApp:
         endpoint, path = self._find(request)
         if endpoint is None:
             return Answer(self._description)
-        self._allow(caller, endpoint)
+        self._allow(request, caller, endpoint)
         return endpoint.function(self._read(request, caller, endpoint, path))
 
     def _find(self, request: Request) -> tuple[Endpoint | None, dict[str, Any]]:
@@ -141,15 +143,24 @@ class AdminApp:
             raise Refused(405, "Method Not Allowed", fields=(("Allow", allowed),)) from None
         return endpoint, dict(path)
 
-    def _allow(self, caller: Caller, endpoint: Endpoint) -> None:
-        if not covers(caller.role, endpoint.role):
-            raise Refused(403, f"the role {endpoint.role} is needed for this; the token {caller.name!r} has the role {caller.role}")
+    def _allow(self, request: Request, caller: Caller, endpoint: Endpoint) -> None:
+        if covers(caller.role, endpoint.role):
+            return
+        reason = f"the role {endpoint.role} is needed for this; the token {caller.name!r} has the role {caller.role}"
+        self.plane.record(caller.name, f"{request.method} {request.path[:200]}", "refused", reason)
+        raise Refused(403, reason)
+
+    def _note_guess(self, client: str) -> None:
+        self.plane.record("unknown", "authenticate", "refused", f"a wrong token from {client or 'the UNIX socket'}")
 
     def _read(self, request: Request, caller: Caller, endpoint: Endpoint, path: dict[str, Any]) -> Call:
         query = bodies.parameters(endpoint.query, request)
+        path = {**path, "kind": endpoint.of}
         if endpoint.body is None:
             return Call(request, self.plane, caller, path, query)
         data = bodies.read_body(request, endpoint.media)
+        if endpoint.document:
+            return Call(request, self.plane, caller, path, query, None, data)
         body = bodies.checked(endpoint.body, bodies.load(data))
         return Call(request, self.plane, caller, path, query, body, data)
 

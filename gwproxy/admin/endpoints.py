@@ -40,7 +40,7 @@ Function = Callable[[Call], Answer | EventStream]
 F = TypeVar("F", bound=Function)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Endpoint:
     """Something that can be asked.
 
@@ -51,6 +51,8 @@ class Endpoint:
     :ivar media: of the body.
     :ivar status: if all goes well.
     :ivar refusals: statuses that this one may answer beside those that all may.
+    :ivar of: which kind of thing it is about, ``routes``; None: it is about no kind.
+    :ivar document: whether the body is a configuration, whose bytes the function reads itself: to tell places in it.
     :ivar headers: header fields that it looks at, as OpenAPI describes parameters.
     :ivar events: whether ``Accept: text/event-stream`` is answered with server-sent events.
     """
@@ -65,13 +67,16 @@ class Endpoint:
     media: str = "application/json"
     status: int = 200
     refusals: tuple[int, ...] = ()
+    of: str | None = None
+    document: bool = False
     headers: tuple[dict[str, Any], ...] = ()
     events: bool = False
 
     @property
     def name(self) -> str:
         """What the operation is called."""
-        return self.function.__name__
+        name = self.function.__name__
+        return name if self.of is None else name.replace("parts", self.of).replace("part", self.of.removesuffix("s"))
 
     @property
     def summary(self) -> str:

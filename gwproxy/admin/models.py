@@ -58,6 +58,20 @@ class Told(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class Conflict(Told):
+    """What came before a change."""
+
+    base: int
+    """The revision that the change was made from."""
+    revision: int
+    """The live one."""
+    actor: str
+    """Who made it."""
+    at: str
+    since: list[Anything]
+    """What was changed since, newest first: revision, actor, comment, and the changes field by field."""
+
+
 class Error(Told):
     """Why something was not done."""
 
@@ -65,6 +79,8 @@ class Error(Told):
     """For people."""
     problems: list[Problem] = Field(default_factory=list)
     """What is wrong with a body or a configuration: where, what was found, what was expected."""
+    conflict: Conflict | None = None
+    """With 409, if somebody else has changed the configuration first."""
 
 
 class Probe(Told):
@@ -78,6 +94,125 @@ class Count(Parameters):
 
     count: int = Field(default=100, ge=1, le=1000)
     """The newest so many."""
+
+
+class Changing(Parameters):
+    """How to change something."""
+
+    comment: str = Field(default="", max_length=1000)
+    """Why, for the history."""
+    wait: float = Field(default=0.0, ge=0.0, le=300.0)
+    """Seconds to wait for all live workers to run it; 0: not at all."""
+
+
+class Replacing(Changing):
+    """How to change everything."""
+
+    allow_empty: bool = False
+    """Whether a configuration without routes is meant."""
+
+
+class Changed(Told):
+    """A change that was made."""
+
+    outcome: Literal["applied", "unchanged"]
+    """`unchanged`: it was live already, and is no new revision."""
+    revision: int
+    digest: str
+    changes: list[Anything]
+    """Routes, upstreams, consumers and global plugins that were added, removed or changed, field by field, secrets masked."""
+    warnings: list[Problem]
+    rollout: Anything | None
+    """What the workers made of it, if that was waited for: `outcome` (`done`, `refused`, `late`, `overtaken`, `nobody`), `workers`."""
+
+
+class Compared(Told):
+    """What a change would be."""
+
+    base: int
+    """The live revision; 0: there is none."""
+    unchanged: bool
+    changes: list[Anything]
+    warnings: list[Problem]
+
+
+class RollbackWanted(Given):
+    """Where to go back to."""
+
+    revision: Annotated[int, Field(ge=1, le=999_999_999_999_999)]
+
+
+#: A route, an upstream or a consumer as it is written.
+Item = Anything
+Made = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
+
+
+class ExplainWanted(Given):
+    """A request to explain."""
+
+    method: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9-]{0,19}$")] = "GET"
+    url: Annotated[str, Field(min_length=1, max_length=8190)]
+    """A path, or a URL whose host is the request's."""
+    headers: dict[str, str] = Field(default_factory=dict, max_length=100)
+    revision: Annotated[int, Field(ge=1, le=999_999_999_999_999)] | None = None
+    """Ask a past revision; None: the live configuration."""
+    config: Configuration = None
+    """Ask this configuration; None: the live one."""
+
+
+class Explained(Told):
+    """What would become of a request."""
+
+    request: Anything
+    status: int | None
+    """What the gateway itself answers before any plugin runs; None: it goes on to the plugins."""
+    reason: str | None
+    route: str | None
+    params: Anything
+    routes: list[Anything]
+    """Each route, and why it is or is not the one."""
+    chain: Anything
+    """Phase by phase what runs, with where each setting comes from."""
+    upstream: str | None
+    targets: list[str]
+    sent: list[Anything]
+    """What each target would be sent."""
+    not_sent: list[str]
+    notes: list[str]
+    warnings: list[Problem]
+
+
+class Between(Parameters):
+    """Two revisions."""
+
+    before: int = Field(ge=1, le=999_999_999_999_999)
+    after: int = Field(ge=1, le=999_999_999_999_999)
+
+
+class RevisionsCompared(Told):
+    """What differs between two revisions."""
+
+    before: int
+    after: int
+    changes: list[Anything]
+
+
+class AuditEntry(Told):
+    """Something that somebody did, or was not allowed to do."""
+
+    at: str
+    actor: str
+    action: str
+    outcome: str
+    """`done` or `refused`."""
+    revision: int | None
+    detail: str
+
+
+class AuditEntries(Told):
+    """The audit stream, newest last."""
+
+    entries: list[AuditEntry]
 
 
 class Validation(Told):

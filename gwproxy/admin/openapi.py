@@ -24,14 +24,17 @@ _SEGMENT = {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[A-
 #: What any endpoint may answer, beside its own.
 _ALWAYS = (400, 401, 403, 429, 500, 503)
 _MEANINGS = {
+    202: "It is live, but not every worker runs it; `rollout` says which do not, and why.",
     400: "The request is malformed: its query, or a body that is no JSON.",
     401: "No token, or none that is known.",
     403: "The token's role does not allow this; or a page of another origin, or another host, was asked by.",
     404: "There is no such thing.",
     409: "It cannot be done to what is there now.",
+    406: "Neither JSON nor server-sent events are accepted.",
     413: "The body is larger than 10 MiB.",
     415: "The body is not of the type that is read here.",
     422: "The body is JSON, but not what is expected; `problems` says where.",
+    428: "`If-Match` is missing.",
     429: "Too many wrong tokens came from this address; `Retry-After` says when the next may.",
     500: "A bug of the gateway.",
     503: "The store does not answer, or all streams are taken.",
@@ -123,7 +126,7 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     with_body = (413, 415, 422) if endpoint.body is not None else ()
     refusals = sorted({*_ALWAYS, *with_body, *endpoint.refusals})
     error = _json(schemas.of(Error, "serialization"))
-    told = {str(status): {"description": _MEANINGS.get(status, HTTPStatus(status).phrase), "content": error} for status in refusals}
+    told = {str(status): {"description": _MEANINGS[status], "content": error if status >= 400 else done["content"]} for status in refusals}
     return {str(endpoint.status): done, **told}
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 
 from gwproxy.controlplane.parse import Environment
+from gwproxy.controlplane.publish import Publisher
+from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
+from gwproxy.store.audit import AuditLog, Outcome
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.tokens import TokenStore
+
+log = logging.getLogger("gwproxy.admin")
 
 
 @dataclass(slots=True)
@@ -24,6 +30,7 @@ class Plane:
     settings: Settings
     store: ConfigurationStore
     tokens: TokenStore
+    audit: AuditLog
     registry: Registry
     stopping: bool = field(default=False)
     streams: int = field(default=0)
@@ -32,3 +39,14 @@ class Plane:
     def environment(self) -> Environment:
         """Variables of this process: one that is not set here may be set for the workers."""
         return Environment(os.environ, self.settings.may_reference, strict=False)
+
+    def publisher(self, actor: str) -> Publisher:
+        """Return what changes the configuration on somebody's behalf."""
+        return Publisher(self.store, self.audit, self.registry, self.environment, actor)
+
+    def record(self, actor: str, action: str, outcome: Outcome, detail: str) -> None:
+        """Add to the audit stream; what cannot be recorded is logged."""
+        try:
+            self.audit.record(actor, action, outcome, detail)
+        except StoreUnavailable as error:
+            log.warning("audit_not_recorded actor=%s action=%s outcome=%s reason=%s", actor, action, outcome, error)

@@ -17,36 +17,15 @@ from gwproxy.admin.models import (
     PastConfiguration,
     PluginDescription,
     Plugins,
-    Validation,
 )
 from gwproxy.controlplane.catalogue import described, listed
 from gwproxy.controlplane.masking import mask
 from gwproxy.controlplane.overview import overview
-from gwproxy.controlplane.parse import parse
 from gwproxy.controlplane.text import read
-from gwproxy.errors import ConfigurationRefused, StoreUnavailable
-from gwproxy.store.configuration import ConfigurationStore, Revision, digest_of
+from gwproxy.errors import ConfigurationRefused
+from gwproxy.store.configuration import Revision
 
 TABLE = Table()
-
-
-def etag(revision: int) -> tuple[str, str]:
-    """Return the field that names the version of what is answered: the revision."""
-    return ("ETag", f'"{revision}"')
-
-
-def live(store: ConfigurationStore) -> tuple[bytes, int]:
-    """Return the live configuration and its revision, which a bare ``SET`` gets now if no worker has noted it yet.
-
-    :raises Refused: 404: there is none.
-    """
-    for _ in range(10):
-        found = store.read()
-        if found.data is None:
-            raise Refused(404, "there is no configuration")
-        if revision := store.note_external(found.data, digest_of(found.data)):
-            return found.data, revision
-    raise StoreUnavailable("the configuration changes all the time")
 
 
 def readable(data: bytes, call: Call) -> Any:
@@ -66,22 +45,10 @@ def read_config(call: Call) -> Answer:
 
     Its `ETag` is the revision: what `If-Match` of a change takes.
     """
-    data, revision = live(call.plane.store)
-    return Answer(readable(data, call), fields=(etag(revision),))
-
-
-@TABLE.add("POST", "/v1/validate", role="viewer", answer=Validation, body=Configuration)
-def validate(call: Call) -> Answer:
-    """Say what is wrong with a configuration, if anything. Nothing is changed.
-
-    The plugins that are installed where the admin listener runs decide, as at `gwproxy check`.
-    """
-    plane = call.plane
-    try:
-        parsed = parse(call.data, file="request.json", plugins=plane.registry, environment=plane.environment)
-    except ConfigurationRefused as refused:
-        return Answer({"valid": False, "problems": refused.problems, "warnings": []})
-    return Answer({"valid": True, "problems": [], "warnings": parsed.warnings})
+    live = call.plane.publisher(call.caller.name).live()
+    if live.data is None:
+        raise Refused(404, "there is no configuration")
+    return Answer(readable(live.data, call), fields=(("ETag", f'"{live.revision}"'),))
 
 
 def change_of(revision: Revision) -> dict[str, Any]:
@@ -102,7 +69,7 @@ def read_revision(call: Call) -> Answer:
     found = call.plane.store.revision(number)
     if found is None:
         raise Refused(404, f"there is no revision {number} in the history")
-    return Answer({**change_of(found), "configuration": readable(found.configuration, call)}, fields=(etag(found.revision),))
+    return Answer({**change_of(found), "configuration": readable(found.configuration, call)}, fields=(("ETag", f'"{number}"'),))
 
 
 @TABLE.add("GET", "/v1/workers", role="viewer", answer=Fleet)

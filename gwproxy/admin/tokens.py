@@ -28,10 +28,13 @@ def list_tokens(call: Call) -> Answer:
 def create_token(call: Call) -> Answer:
     """Make a token. It is kept as a hash only: this answer is the one that holds it."""
     wanted: TokenWanted = call.body
+    plane, actor = call.plane, call.caller.name
     try:
-        token, secret = call.plane.tokens.create(wanted.name, wanted.role, by=call.caller.name, lifetime=wanted.expires_in)
+        token, secret = plane.tokens.create(wanted.name, wanted.role, by=actor, lifetime=wanted.expires_in)
     except CommandFailed as failed:
+        plane.record(actor, "token create", "refused", str(failed))
         raise Refused(409, str(failed)) from None
+    plane.record(actor, "token create", "done", f"{token.name}, {token.role}, expires {token.expires or 'never'}")
     return Answer({**_shown(token), "token": secret}, 201)
 
 
@@ -40,4 +43,5 @@ def revoke_token(call: Call) -> Answer:
     """Revoke a token. It opens nothing from this moment on, streams that it has open included."""
     if not call.plane.tokens.revoke(call.path["name"]):
         raise Refused(404, f"there is no token {call.path['name']!r}")
+    call.plane.record(call.caller.name, "token revoke", "done", call.path["name"])
     return Answer(None, 204)

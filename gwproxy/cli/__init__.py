@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("gwproxy.cli.logs", "Show the access log, newest last."),
     "plugins": ("gwproxy.cli.plugins", "List, describe and create plugins."),
     "admin": ("gwproxy.cli.admin", "Run the admin listener alone."),
+    "audit": ("gwproxy.cli.audit", "Show who changed what, and who was refused."),
     "token": ("gwproxy.cli.token", "Make, list and revoke tokens for the admin listener."),
 }
 

@@ -9,9 +9,11 @@ import click
 
 from gwproxy.cli.actor import actor
 from gwproxy.cli.output import ago, json_option, print_json, print_table
-from gwproxy.cli.store_option import find_store, redis_option
+from gwproxy.cli.store_option import PATIENCE, find_store, redis_option
 from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
+from gwproxy.store.audit import AuditLog, Outcome
+from gwproxy.store.connection import check_prefix, connect
 from gwproxy.store.tokens import ROLES, Role, TokenStore
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -59,7 +61,13 @@ Examples:
 @json_option
 def create(name: str, role: Role, lifetime: int | None, redis_url: str | None, as_json: bool) -> int:
     """Make a token NAME, and print it. It is kept as a hash only and cannot be printed again."""
-    token, secret = _open(redis_url).create(name, role, by=actor(Settings.from_environment()), lifetime=lifetime)
+    tokens, record = _open(redis_url)
+    try:
+        token, secret = tokens.create(name, role, by=record.actor, lifetime=lifetime)
+    except CommandFailed as failed:
+        record("token create", "refused", str(failed))
+        raise
+    record("token create", "done", f"{token.name}, {token.role}, expires {token.expires or 'never'}")
     if as_json:
         print_json({"name": token.name, "role": token.role, "expires": token.expires, "token": secret})
     else:
@@ -79,7 +87,7 @@ Examples:
 @json_option
 def list_tokens(redis_url: str | None, as_json: bool) -> int:
     """Show the tokens there are: names, roles, who made them, when they expire. Not the tokens themselves."""
-    tokens = _open(redis_url).all()
+    tokens = _open(redis_url)[0].all()
     if as_json:
         names = ("name", "role", "created", "created_by", "expires", "expired")
         print_json([{name: getattr(token, name) for name in names} for token in tokens])
@@ -100,14 +108,27 @@ Examples:
 @redis_option
 def revoke(name: str, redis_url: str | None) -> int:
     """Revoke the token NAME. It opens nothing from this moment on, streams that it has open included."""
-    if not _open(redis_url).revoke(name):
+    tokens, record = _open(redis_url)
+    if not tokens.revoke(name):
         raise CommandFailed(f"there is no token {name!r}; 'gwproxy token list' shows them")
+    record("token revoke", "done", name)
     return 0
 
 
-def _open(redis_url: str | None) -> TokenStore:
-    from gwproxy.store.connection import check_prefix, connect
+class _Record:
+    """Writes to the audit stream what was done here."""
 
-    found = find_store(redis_url, Settings.from_environment())
+    def __init__(self, audit: AuditLog, actor: str) -> None:
+        self._audit = audit
+        self.actor = actor
+
+    def __call__(self, action: str, outcome: Outcome, detail: str) -> None:
+        self._audit.record(self.actor, action, outcome, detail)
+
+
+def _open(redis_url: str | None) -> tuple[TokenStore, _Record]:
+    settings = Settings.from_environment()
+    found = find_store(redis_url, settings)
     check_prefix(found.url, found.prefix)
-    return TokenStore(connect(found.url, timeout=5.0, max_connections=2), found.prefix)
+    client = connect(found.url, timeout=PATIENCE, max_connections=2)
+    return TokenStore(client, found.prefix), _Record(AuditLog(client, found.prefix), actor(settings))

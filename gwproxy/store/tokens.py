@@ -7,18 +7,14 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import orjson
-import redis
 
-from gwproxy.errors import CommandFailed, StoreUnavailable
-from gwproxy.store.connection import STORE_ERRORS, describe
-
-T = TypeVar("T")
+from gwproxy.errors import CommandFailed
+from gwproxy.store.asking import Asking
 
 #: What a token allows, each also what the ones before it do: to read; to change the configuration; tokens and the audit stream.
 Role = Literal["viewer", "operator", "admin"]
@@ -61,19 +57,12 @@ class Token:
         return self.expires is not None and self.expires <= _iso(time.time())
 
 
-class TokenStore:
+class TokenStore(Asking):
     """The tokens of one gateway in Redis: the hash ``gw:tokens``, by name.
 
     Every method raises :class:`~gwproxy.errors.StoreUnavailable` if the store does not answer. A token is 256 random bits, so
     that a plain SHA-256 of it is as safe as a slow one.
-
-    :param client: of :func:`~gwproxy.store.connection.connect`.
-    :param prefix: of every key, with its colon.
     """
-
-    def __init__(self, client: redis.Redis, prefix: str = "gw:") -> None:
-        self._client: Any = client
-        self._key = f"{prefix}tokens"
 
     def create(self, name: str, role: Role, *, by: str, lifetime: float | None = None) -> tuple[Token, str]:
         """Make a token; return what is kept of it, and the token itself, which cannot be told again.
@@ -85,12 +74,12 @@ class TokenStore:
             raise CommandFailed(f"{name!r} is no name for a token: letters, digits, '.', '_' and '-', 64 at most, a letter or digit first")
         if name == FIRST:
             raise CommandFailed(f"{FIRST!r} is the name of the token in the state folder; choose another")
-        if self._ask(lambda: self._client.hlen(self._key)) >= MOST:
+        if self._ask(lambda: self._client.hlen(self._key("tokens"))) >= MOST:
             raise CommandFailed(f"there are {MOST} tokens; revoke some")
         secret, now = PREFIX + secrets.token_urlsafe(32), time.time()
         token = Token(name, role, _iso(now), by, _iso(now + lifetime) if lifetime is not None else None)
         held = orjson.dumps({**asdict(token), "sha256": _digest(secret)})
-        if not self._ask(lambda: self._client.hsetnx(self._key, name, held)):
+        if not self._ask(lambda: self._client.hsetnx(self._key("tokens"), name, held)):
             raise CommandFailed(f"there is a token {name!r}; revoke it first, or choose another name")
         return token, secret
 
@@ -100,7 +89,7 @@ class TokenStore:
 
     def revoke(self, name: str) -> bool:
         """Remove a token, at once and everywhere; False if there is none of that name."""
-        return bool(self._ask(lambda: self._client.hdel(self._key, name)))
+        return bool(self._ask(lambda: self._client.hdel(self._key("tokens"), name)))
 
     def find(self, secret: str) -> Token | None:
         """Return the token that ``secret`` is; None if it is none, or has expired. Takes as long for every wrong one."""
@@ -111,14 +100,8 @@ class TokenStore:
         return found
 
     def _read(self) -> list[tuple[Token, str]]:
-        entries = self._ask(lambda: self._client.hgetall(self._key))
+        entries = self._ask(lambda: self._client.hgetall(self._key("tokens")))
         return [known for name, held in entries.items() if (known := _token(name, held)) is not None]
-
-    def _ask(self, function: Callable[[], T]) -> T:
-        try:
-            return function()
-        except STORE_ERRORS as error:
-            raise StoreUnavailable(describe(error)) from error
 
 
 def _digest(secret: str) -> str:
