@@ -143,6 +143,45 @@ def test_D07_secrets_do_not_leave(gateway: Running, admin: Admin) -> None:
     assert "correct-horse" not in gateway.output()
 
 
+# ---- changes
+
+
+def test_a_change_is_live_on_every_worker_when_the_answer_comes(gateway: Running, admin: Admin, echo: str) -> None:
+    answer = admin("PUT", "/v1/routes/added?wait=20&comment=one+more", json={"path": "/added", "upstream": echo})
+    assert (answer.status_code, answer.json()["outcome"]) == (200, "applied"), answer.text
+    rollout = answer.json()["rollout"]
+    assert (rollout["outcome"], [worker["state"] for worker in rollout["workers"]]) == ("done", ["done", "done"])
+    assert {gateway.get("/added").status_code for _ in range(20)} == {200}
+    gone = admin("DELETE", "/v1/routes/added?wait=20")
+    assert gone.status_code == 200
+    assert {gateway.get("/added").status_code for _ in range(20)} == {404}
+
+
+def test_D09_what_was_made_from_an_older_revision_is_refused_and_names_who_changed_what(gateway: Running, admin: Admin, echo: str) -> None:
+    got = admin.get("/v1/config")
+    etag, document = got.headers["ETag"], got.json()
+    theirs = admin("PUT", "/v1/routes/theirs?wait=20", json={"path": "/theirs", "upstream": echo})
+    assert theirs.status_code == 200
+    mine = admin("PUT", "/v1/config", json={**document, "routes": document["routes"][:1]}, headers={"If-Match": etag})
+    assert mine.status_code == 409
+    conflict = mine.json()["conflict"]
+    assert (conflict["revision"], conflict["actor"]) == (theirs.json()["revision"], "admin")
+    assert [change["summary"] for change in conflict["since"]] == ["route theirs added"]
+    assert gateway.get("/theirs").status_code == 200
+    told = call(gateway.folder, "audit", "--json").stdout.splitlines()
+    last = [json.loads(line) for line in told][-2:]
+    assert {entry["actor"] for entry in last} == {"admin"}
+    assert [(entry["action"], entry["outcome"]) for entry in last] == [("apply", "done"), ("apply", "refused")]
+
+
+def test_D07_a_secret_that_was_told_as_a_mask_stays_in_force(gateway: Running, admin: Admin) -> None:
+    before = gateway.store().get("gw:routes")
+    got = admin.get("/v1/config")
+    answer = admin("PUT", "/v1/config?wait=20", json=got.json(), headers={"If-Match": got.headers["ETag"]})
+    assert answer.json()["outcome"] == "unchanged"
+    assert gateway.store().get("gw:routes") == before
+
+
 def test_requests_are_streamed_as_they_come(gateway: Running, admin: Admin) -> None:
     headers = {"Authorization": f"Bearer {admin.token}", "Accept": "text/event-stream"}
     with requests.get(f"{admin.url}/v1/logs?count=1", headers=headers, stream=True, timeout=20) as answer:
