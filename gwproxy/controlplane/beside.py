@@ -22,6 +22,10 @@ from gwproxy.store.candidates import Candidate
 log = logging.getLogger("gwproxy.beside")
 
 
+class _Outdated(Exception):
+    """What is being built is not wanted any more."""
+
+
 @dataclass(slots=True)
 class Held:
     """What this worker has made of the candidate.
@@ -42,16 +46,24 @@ class Beside:
 
     :param pause: called while what was let go of is freed.
     :param changed: called after what is to be reported has changed.
+    :param outdated: asked while a candidate is built: whether there is something else to do first. What is live comes before what may be.
     """
 
     def __init__(
-        self, gateway: Gateway, maker: Maker, pause: Callable[[], None], changed: Callable[[], None], collector: Collector | None
+        self,
+        gateway: Gateway,
+        maker: Maker,
+        pause: Callable[[], None],
+        changed: Callable[[], None],
+        collector: Collector | None,
+        outdated: Callable[[], bool] = lambda: False,
     ) -> None:
         self._gateway = gateway
         self._maker = maker
         self._pause = pause
         self._changed = changed
         self._collector = collector
+        self._outdated = outdated
         self.held: Held | None = None
 
     def follow(self, candidate: Candidate | None) -> None:
@@ -86,10 +98,10 @@ class Beside:
         """Let go of the candidate. Requests that it serves keep it to their end."""
         log.info("candidate_dropped candidate=%s", held.candidate.id)
         self.held = self._gateway.canary = self._gateway.beside = None
-        if held.made is not None:
-            leftovers = Leftovers(held.made.snapshot, held.made.parsed)
-            held.made = None
-            self.keep()
+        leftovers = Leftovers(held.made.snapshot, held.made.parsed) if held.made is not None else None
+        held.made = None
+        self.keep()
+        if leftovers is not None:
             leftovers.free(self._pause)
         self._changed()
 
@@ -121,9 +133,11 @@ class Beside:
             self._refuse(held, "its bytes are not those that its digest tells of")
             return
         try:
-            held.made = self._maker.make(candidate.data, "candidate", revision=candidate.base, digest=candidate.digest, lenient=False)
+            held.made = self._make(candidate)
         except GreenletExit:
             raise  # the worker stops
+        except _Outdated:
+            self._drop(held)
         except ConfigurationRefused as refused:
             self._refuse(held, str(refused))
         except BaseException as error:  # a plugin's model may raise anything
@@ -131,6 +145,16 @@ class Beside:
             self._refuse(held, f"an unexpected {type(error).__name__}; the log of the worker says more")
         else:
             self._show(held, held.made)
+
+    def _make(self, candidate: Candidate) -> Made:
+        return self._maker.make(
+            candidate.data, "candidate", revision=candidate.base, digest=candidate.digest, lenient=False, pause=self._pause_or_leave
+        )
+
+    def _pause_or_leave(self) -> None:
+        self._pause()
+        if self._outdated():
+            raise _Outdated
 
     def _show(self, held: Held, made: Made) -> None:
         held.state = "built"

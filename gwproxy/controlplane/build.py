@@ -44,9 +44,12 @@ class Builder:
         self._router_before: Router[CompiledRoute] | None = None
         self._secrets: dict[int, frozenset[str]] = {}  # of validated configurations, by their identity; while one document is built
 
-    def fork(self) -> Builder:
-        """Return another one that knows what this one knows: what it builds changes nothing here."""
-        other = Builder(self._registry, self._upstreams, self._pause)
+    def fork(self, pause: Callable[[], None] | None = None) -> Builder:
+        """Return another one that knows what this one knows: what it builds changes nothing here.
+
+        :param pause: None: the same.
+        """
+        other = Builder(self._registry, self._upstreams, pause or self._pause)
         other._reusable, other._globals, other._router_before = self._reusable, self._globals, self._router_before
         return other
 

@@ -43,11 +43,12 @@ class Maker:
         self._builder = Builder(registry, upstreams, pause)
         self.parsed: Parsed | None = None
 
-    def make(self, data: bytes, name: str, *, revision: int, digest: str, lenient: bool) -> Made:
+    def make(self, data: bytes, name: str, *, revision: int, digest: str, lenient: bool, pause: Callable[[], None] | None = None) -> Made:
         """Make a snapshot; neither what serves nor what is kept is touched.
 
         :param name: shown in problems.
         :param lenient: a plugin that is not there makes its routes unavailable, instead of refusing the whole.
+        :param pause: None: the maker's; what it raises ends the making.
         :raises ConfigurationRefused: with every problem.
         """
         began = time.monotonic()
@@ -59,12 +60,12 @@ class Maker:
                 environment=self._environment,
                 lenient=lenient,
                 previous=self.parsed,
-                pause=self._pause,
+                pause=pause or self._pause,
             )
-            builder = self._builder.fork()
+            builder = self._builder.fork(pause)
             snapshot = builder.build(parsed, revision=revision, digest=digest)
         return Made(snapshot, parsed, builder, (time.monotonic() - began) * 1000)
 
     def keep(self, made: Made) -> None:
         """Let the next one use again what did not change since this one."""
-        self.parsed, self._builder = made.parsed, made.builder
+        self.parsed, self._builder = made.parsed, made.builder.fork(self._pause)

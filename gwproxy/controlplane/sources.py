@@ -50,6 +50,9 @@ class Source(Protocol):
         :raises StoreUnavailable: it cannot be read now.
         """
 
+    def outdated(self) -> bool:
+        """Whether there is something new to poll; looks twice a second at most, however often it is asked."""
+
     def wait(self) -> None:
         """Wait until it is time to poll again: a hint came, or half a second passed."""
 
@@ -69,19 +72,38 @@ class RedisSource:
         self._name = f"{prefix}routes"
         self._seen: str | None = None
         self._version = ""  # of the candidate that was read last
+        self._looked = 0.0  # when, monotonic
         self.candidate: Candidate | None = None
         self._hint = threading.Event()
         self._closed = False
 
     def poll(self) -> Found | None:
         """Compare fingerprints, and read everything if they differ; an unchanged document is not transferred."""
-        look = self._candidates.look()
+        look = self._look()
         self._look_beside(look)
         if look.fingerprint == self._seen:
             return None
         live = self._store.read()
         self._seen = look.fingerprint
         return Found(live.data or None, live.revision, self._name)
+
+    def outdated(self) -> bool:
+        """Look, if that was half a second ago."""
+        if time.monotonic() - self._looked < POLL:
+            return False
+        try:
+            look = self._look()
+        except StoreUnavailable:
+            return False
+        known = self.candidate.id if self.candidate is not None else ""
+        if look.fingerprint == self._seen and look.candidate == known and not look.void:
+            return False
+        self._hint.set()
+        return True
+
+    def _look(self) -> Look:
+        self._looked = time.monotonic()
+        return self._candidates.look()
 
     def _look_beside(self, look: Look) -> None:
         """Read the candidate if it is another one, or is told to be otherwise than before."""
@@ -155,6 +177,10 @@ class FileSource:
             raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
         self._seen = mark
         return Found(data or None, 0, str(self._path))
+
+    def outdated(self) -> bool:
+        """A file has nothing beside it that could be."""
+        return False
 
     def wait(self) -> None:
         """Wait half a second."""

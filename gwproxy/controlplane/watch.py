@@ -91,7 +91,7 @@ class Watcher:
         self._closed = False
         self.looked = False
         self.standing = Standing()
-        self.beside = Beside(gateway, self._maker, pause, changed, collector)
+        self.beside = Beside(gateway, self._maker, pause, changed, collector, source.outdated)
 
     def run(self) -> None:
         """Follow the source until closed."""

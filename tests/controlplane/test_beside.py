@@ -48,10 +48,16 @@ class Script:
     def __init__(self) -> None:
         self.found: Found | None = None
         self.candidate: Candidate | None = None
+        self.newer = False
+        self.asked = 0
 
     def poll(self) -> Found | None:
         said, self.found = self.found, None
         return said
+
+    def outdated(self) -> bool:
+        self.asked += 1
+        return self.newer
 
     def wait(self) -> None: ...
 
@@ -229,3 +235,21 @@ def test_an_upstream_described_otherwise_on_both_sides_lives_on_both(bench: Benc
     assert [live.described.targets[0].weight for live in bench.gateway.upstreams] == [1, 5]
     bench.gone()
     assert list(bench.gateway.upstreams) == served  # the same, with its connections and its health
+
+
+def test_building_it_makes_way_for_others_between_any_two_routes(bench: Bench) -> None:
+    many = [{"path": f"/{number}", "upstream": "http://127.0.0.1:7"} for number in range(100)]
+    bench.beside(many)
+    assert bench.shown()["state"] == "built"
+    assert bench.source.asked >= 200  # parsing and building both
+
+
+def test_building_it_ends_where_something_newer_is_to_be_served_first(bench: Bench) -> None:
+    bench.source.newer = True
+    bench.beside(NEXT)
+    assert bench.seen == ["building", ""]
+    assert (bench.gateway.beside, len(bench.upstreams())) == (None, 2)
+    bench.source.newer = False
+    bench.live([LIVE[1]], 2)
+    bench.beside(NEXT)
+    assert bench.shown()["state"] == "built"

@@ -50,6 +50,9 @@ class Pushed:
         said, self.next = self.next, None
         return said
 
+    def outdated(self) -> bool:
+        return False
+
     def wait(self) -> None: ...
 
     def close(self) -> None: ...

@@ -106,3 +106,24 @@ def test_an_unchanged_candidate_is_not_transferred(source: RedisSource, client: 
         source.poll()
     assert source.candidate == replace(made, share=7.0)
     assert client.info("stats")["total_net_output_bytes"] - before < 20_000
+
+
+@pytest.mark.parametrize("what", ["the live one", "the candidate", "nothing", "the store"])
+def test_what_is_newer_is_noticed_while_a_candidate_is_built(
+    source: RedisSource, client: redis.Redis, server: Server, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    live, candidates = ConfigurationStore(client), CandidateStore(client)
+    live.publish(b"[]", actor="me")
+    made = candidates.start(b"[1]", mode="canary", base=1, actor="me")
+    source.poll()
+    assert not source.outdated()
+    if what == "the live one":
+        client.set("gw:routes", b"[2]")
+    elif what == "the candidate":
+        candidates.finish(made.id, "aborted", "", by="me")
+    elif what == "the store":
+        server.kill()
+    monkeypatch.setattr("gwproxy.controlplane.sources.POLL", 60.0)
+    assert not source.outdated()  # it was asked a moment ago
+    monkeypatch.setattr("gwproxy.controlplane.sources.POLL", 0.0)
+    assert source.outdated() == (what in ("the live one", "the candidate"))

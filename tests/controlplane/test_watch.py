@@ -34,6 +34,9 @@ class Script:
             raise said
         return said
 
+    def outdated(self) -> bool:
+        return False
+
     def wait(self) -> None: ...
 
     def close(self) -> None: ...

@@ -270,5 +270,11 @@ def test_V03_a_worker_that_is_killed_takes_nothing_along_and_its_successor_takes
     assert fleet.sides() == before
     assert counted() >= 3 * len(CLIENTS)
     until(lambda: counted() == 6 * len(CLIENTS), "all to be counted again")
-    assert fleet.people.promote().revision == fleet.revision + 1
-    until(lambda: set(fleet.sides().values()) == {"new"}, "all to serve it")
+    promoted = fleet.people.promote()
+    assert promoted.revision == fleet.revision + 1
+
+    def run_it() -> bool:
+        return {beat["digest"] for beat in fleet.live.workers() if beat["id"] != victim["id"]} == {promoted.digest}
+
+    until(run_it, "all to run it")
+    assert set(fleet.sides().values()) == {"new"}
