@@ -7,12 +7,22 @@ configuration's bytes; one whose digest does not fit its bytes is as good as abs
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from gevent import monkey
+
+#: Seconds to wait for another worker that moves the files: a few renames. One that was stopped at that must not stop all others.
+PATIENCE = 2.0
+
+_sleep = monkey.get_original("time", "sleep")  # called in a thread, where gevent's would make another event loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +44,58 @@ class LastGoodFile:
         self._before = folder / "last-good" / f"{name}.previous.json"
 
     def save(self, data: bytes, revision: int) -> None:
-        """Make ``data`` the newest, the one that was becomes the one before.
+        """Make ``data`` the newest, the one that was becomes the one before. Waits for other workers that do the same.
 
-        :raises OSError: the disk is full or read-only.
+        :raises OSError: the disk is full or read-only, or another worker has been at it for :data:`PATIENCE`.
         """
-        digest = hashlib.sha256(data).hexdigest()
-        current = _read(self._newest)
-        if current is not None and current.data == data and current.revision == revision:
+        if self._holds(data, revision):
             return
         self._newest.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self._newest.parent, prefix=".writing-")  # mode 0600
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(f"{digest} {revision}\n".encode() + data)
+                file.write(f"{hashlib.sha256(data).hexdigest()} {revision}\n".encode() + data)
                 file.flush()
                 os.fsync(file.fileno())
-            if current is not None and current.data != data:
-                os.replace(self._newest, self._before)
-            os.replace(temporary, self._newest)
+            with _alone(self._newest.parent):
+                # Looked at again: workers apply a change at once, and of two that move the same the second would put it into both files.
+                current = _read(self._newest)
+                if current is not None and current.data != data:
+                    os.replace(self._newest, self._before)
+                os.replace(temporary, self._newest)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
 
+    def _holds(self, data: bytes, revision: int) -> bool:
+        current = _read(self._newest)
+        return current is not None and current.data == data and current.revision == revision
+
     def load(self) -> list[LastGood]:
         """Return what is there and whole, the newest first; empty if there is nothing."""
         return [found for found in (_read(self._newest), _read(self._before)) if found is not None]
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder against other workers; a process that dies lets go of it.
+
+    :raises BlockingIOError: another has held it for :data:`PATIENCE`.
+    """
+    handle, end = os.open(folder, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + PATIENCE
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+                _sleep(0.005)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _read(path: Path) -> LastGood | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from gwproxy.controlplane import last_good
 from gwproxy.controlplane.last_good import LastGood, LastGoodFile
 
 
@@ -32,6 +36,28 @@ def test_saving_the_same_again_keeps_the_one_before(tmp_path: Path) -> None:
     kept.save(b"two", 2)
     kept.save(b"two", 3)
     assert kept.load() == [LastGood(b"two", 3), LastGood(b"one", 1)]
+
+
+def test_R34_workers_that_apply_a_change_at_once_keep_the_one_before(tmp_path: Path) -> None:
+    workers = [LastGoodFile(tmp_path, "gw:") for _ in range(8)]
+    with ThreadPoolExecutor(len(workers)) as pool:
+        for revision in range(1, 100):
+            list(pool.map(lambda kept, now=revision: kept.save(b"%d" % now, now), workers))  # type: ignore[misc]
+            assert workers[0].load() == [LastGood(b"%d" % number, number) for number in (revision, revision - 1) if number]
+    assert [path.name for path in files(tmp_path)] == ["gw.json", "gw.previous.json"]
+
+
+def test_R34_a_worker_that_stopped_while_it_saved_holds_up_no_other_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_good, "PATIENCE", 0.05)
+    kept = LastGoodFile(tmp_path, "gw:")
+    kept.save(b"one", 1)
+    stopped = os.open(tmp_path / "last-good", os.O_RDONLY)
+    fcntl.flock(stopped, fcntl.LOCK_EX)
+    with pytest.raises(BlockingIOError):
+        kept.save(b"two", 2)
+    os.close(stopped)
+    assert kept.load() == [LastGood(b"one", 1)]
+    assert [path.name for path in files(tmp_path)] == ["gw.json"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"0" * 64 + b" 1\ndata"])
