@@ -19,6 +19,7 @@ _HOP = frozenset({"keep-alive", "proxy-connection", "te", "trailer", "transfer-e
 _SPECIAL = _HOP | {"connection", "content-length", "date"}
 _UNUSUAL = _HOP | {"connection"}
 _BODYLESS = frozenset((204, 304))
+_NOT_PLAIN = _BODYLESS | {408}
 _STATUS = re.compile(r"([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 
 
@@ -207,7 +208,7 @@ class Response:
             return b""
         index, (line, code) = headers.index(), status
         # As many names as lines: none is there twice, Content-Length above all.
-        if len(index) != len(headers) or not _UNUSUAL.isdisjoint(index) or code < 200 or code in _BODYLESS:
+        if len(index) != len(headers) or not _UNUSUAL.isdisjoint(index) or code < 200 or code in _NOT_PLAIN:
             return b""
         if index.get("content-length") != str(whole):
             return b""
@@ -232,8 +233,8 @@ class Response:
         line, code = self._status
         parts = [line]
         dated = False
-        closing = code < 200
-        lengthless = code == 204 or closing
+        closing = code < 200 or code == 408  # the rest of a body that is given up as too slow is not waited for
+        lengthless = code == 204 or code < 200
         self._bodyless = self._head_only or lengthless or code == 304
         declared: int | None = None
         for one in self._fields:

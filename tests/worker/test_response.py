@@ -7,6 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from gwproxy.errors import TEXTS
+from gwproxy.http.headers import Headers
 from gwproxy.worker.response import Response, refusal
 
 STATUS = "200 OK"
@@ -68,6 +69,31 @@ def test_connection_is_said_where_it_is_not_the_default(http11, keep, lines):
     sends, response = written([b"a"], http11=http11, keep=keep)
     assert [line.partition(": ")[2] for line in head_of(sends) if line.startswith("Connection")] == lines
     assert response.keep is keep
+
+
+@pytest.mark.parametrize("checked", [True, False], ids=["gateway", "app"])
+def test_B03_a_408_is_the_last_on_its_connection(checked):
+    """Even where the rest of the body might still be read away: it is not waited for, so the client is not told that more may follow."""
+    sends = []
+    response = Response(sends.append, head_only=False, http11=True, may_keep=lambda: True)
+    if checked:
+        response.start_checked(408, Headers([("Content-Length", "4")]))
+    else:
+        response.start("408 Request Timeout", [])
+    response.pump([b"late"] if not checked else Whole(b"late"))
+    assert "Connection: close" in head_of(sends)
+    assert response.keep is False
+
+
+class Whole(list):
+    """A body of one piece, as the gateway gives it."""
+
+    def __init__(self, whole):
+        super().__init__([whole])
+        self.whole = whole
+
+    def sent(self, size):
+        assert size == len(self.whole)
 
 
 @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "101 Switching Protocols"])
