@@ -208,7 +208,9 @@ def test_Q06_a_sentinel_connection_left_in_the_middle_of_a_reply_is_not_used_aga
 
 
 def test_a_cluster_is_found_at_the_first_command(tcp, tmp_path, wait_until):
-    port = tcp("--cluster-enabled", "yes", "--cluster-config-file", str(tmp_path / "nodes.conf"))
+    # Its bus: by default at 10000 above its port, which may be beyond 65535, or another's; it would not start.
+    bus = ["--cluster-port", str(free_port())]
+    port = tcp("--cluster-enabled", "yes", "--cluster-config-file", str(tmp_path / "nodes.conf"), *bus)
     with contextlib.closing(connect(f"redis://127.0.0.1:{port}", timeout=2.0)) as node:
         wait_until(lambda: succeeds(node.ping))
         node.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
