@@ -16,6 +16,21 @@ import redis
 
 from gwproxy.store.connection import connect
 
+#: Files that take a minute and more. Begun last, one of them would keep one process busy when the others have nothing left to do.
+LONG = ("test_leaks.py", "test_soak.py", "test_run.py", "test_requests.py", "test_redis_faults.py")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several processes share the files, begin with :data:`LONG`, then what starts processes; short files fill the end."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=_turn)  # stable: the tests of a file stay together, in their order
+
+
+def _turn(item: pytest.Item) -> tuple[int, bool]:
+    starts_processes = item.get_closest_marker("e2e") is not None
+    long = starts_processes and item.path.name in LONG
+    return LONG.index(item.path.name) if long else len(LONG), not starts_processes
+
 
 class Server:
     """One redis-server; what it holds survives ``kill`` and ``start`` only if it was told to save."""
