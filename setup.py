@@ -55,7 +55,7 @@ def compiled() -> dict[str, Any]:
     except ImportError:  # the first of two runs of an isolated build, which asks for what is needed
         return {"setup_requires": needed}
     modules = [f"gwproxy/{name}.py" for name in COMPILED.split()]
-    extensions = mypycify(modules, group_name="gwproxy", opt_level="3", debug_level="0")
+    extensions = mypycify(modules, group_name="gwproxy", opt_level=os.environ.get("MYPYC_OPT_LEVEL", "3"), debug_level="0")
     return {"ext_modules": extensions, "cmdclass": {"build_ext": Build}}
 
 

@@ -14,6 +14,8 @@ from harness.load import run
 from harness.process import Child, Failed
 
 TOP = 30
+#: Threads that wait, and that py-spy takes for busy: of gevent's pool, and the watchdog of the loop.
+SLEEPING = ("acquire_with_timeout ", "LoopWatchdog._watch (gwproxy/dataplane/blocked.py")
 RATE = 250  # samples a second
 
 
@@ -52,8 +54,8 @@ def top(stacks: str, tree: Path) -> str:
     for line in stacks.splitlines():
         frames, _, count = line.rpartition(" ")
         names = [_short(frame, tree) for frame in frames.split(";")]
-        if names[-1].startswith("acquire_with_timeout "):
-            continue  # an idle thread of gevent's pool, which py-spy takes for a busy one
+        if names[-1].startswith(SLEEPING):
+            continue
         alone[names[-1]] += int(count)
         for name in set(names):
             whole[name] += int(count)
