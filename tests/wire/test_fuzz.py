@@ -301,5 +301,8 @@ def test_whatever_an_upstream_answers(fuzzed: Fuzzed) -> None:
     while time.monotonic() < ends:
         attempt()
     print(f"\noutcomes: {sorted(outcomes.items())}")
-    assert outcomes["200"] > BATCH / 10, "hardly anything was understood: this proves nothing"
+    understood = sum(
+        count for outcome, count in outcomes.items() if outcome[0] in "23"
+    )  # of one batch some 40, on a slow machine all there is
+    assert understood > BATCH / 10, "hardly anything was understood: this proves nothing"
     assert outcomes["502"] > BATCH / 10, "hardly anything was refused: this proves nothing"
