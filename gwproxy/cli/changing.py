@@ -17,7 +17,7 @@ from gwproxy.cli.waiting import follow, show_workers
 from gwproxy.controlplane.candidates import NotStaged
 from gwproxy.controlplane.publish import Overtaken, Prepared, Publisher
 from gwproxy.controlplane.rollout import Standing
-from gwproxy.errors import CommandFailed, ConfigurationRefused
+from gwproxy.errors import CommandFailed, ConfigurationRefused, StoreUnavailable
 from gwproxy.store.candidates import CandidateBusy, CandidateGone
 from gwproxy.store.configuration import Published, RevisionConflict, digest_of
 
@@ -158,11 +158,11 @@ def _published(publisher: Publisher, prepared: Prepared, published: Published, w
 
 def _go_back(publisher: Publisher, prepared: Prepared, failed: Published, reason: str, wishes: Wishes, told: dict[str, Any]) -> None:
     """Put back what was live before, and wait until the workers run that; the command has failed all the same."""
-    before = publisher.store.workers()
     told["rolled_back"] = None
     try:
+        before = publisher.store.workers()
         restored = publisher.put_back(failed, prepared.base, reason)
-    except (Overtaken, CommandFailed) as refused:
+    except (Overtaken, CommandFailed, StoreUnavailable) as refused:
         print_error(f"not rolled back: {refused}")
         return
     told["rolled_back"] = held = {"revision": restored.revision, "digest": restored.digest}

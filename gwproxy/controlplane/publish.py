@@ -146,6 +146,7 @@ class Publisher:
 
         :param base: the revision it was made from; None: the one it was compared with.
         :raises Overtaken: the live revision is another one; nothing was changed.
+        :raises StoreUnavailable: whether it was changed is not known.
         """
         expected = prepared.revision if base is None else base
         return self._write(prepared.action, prepared.data, comment, expected, prepared.difference.summary())
@@ -223,6 +224,10 @@ class Publisher:
             overtaken = Overtaken(conflict, expected, self._since(expected))
             self._record(action, "refused", str(overtaken), expected)
             raise overtaken from None
+        except StoreUnavailable as error:  # it may have been lost on its way there, or the reply on its way back
+            raise StoreUnavailable(
+                f"{error}; whether the change was made is not known: 'gwproxy history' tells, once the store is back"
+            ) from error
         self._record(action, "done", detail, published.revision)
         return published
 

@@ -14,6 +14,7 @@ from typing import Protocol
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.candidates import Candidate, CandidateStore, Look
 from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.store.counters import sha1
 
 log = logging.getLogger("gwproxy.sources")
 
@@ -84,7 +85,8 @@ class RedisSource:
         if look.fingerprint == self._seen:
             return None
         live = self._store.read()
-        self._seen = look.fingerprint
+        # Of what was read, not of what was looked at: if that is written again after the read, it is to be read again.
+        self._seen = sha1(live.data) if live.data else ""
         return Found(live.data or None, live.revision, self._name)
 
     def outdated(self) -> bool:

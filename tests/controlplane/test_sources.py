@@ -13,7 +13,7 @@ import redis
 from gwproxy.controlplane.sources import Found, RedisSource
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.candidates import CandidateStore
-from gwproxy.store.configuration import ConfigurationStore
+from gwproxy.store.configuration import ConfigurationStore, Live
 from tests.conftest import Server
 
 
@@ -38,6 +38,23 @@ def test_a_bare_set_is_found_at_the_next_look_and_only_once(source: RedisSource,
     assert source.poll() == Found(None, 0, "gw:routes")
     client.set("gw:routes", b"[]")
     assert source.poll() == Found(b"[]", 0, "gw:routes")
+
+
+def test_what_was_changed_while_it_was_read_and_changed_back_is_read_again(client: redis.Redis) -> None:
+    class Changing(ConfigurationStore):
+        def read(self) -> Live:
+            client.set("gw:routes", b"[2]")
+            try:
+                return super().read()
+            finally:
+                client.set("gw:routes", b"[1]")
+
+    client.set("gw:routes", b"[1]")
+    source = RedisSource(Changing(client), CandidateStore(client), "gw:")
+    assert source.poll() == Found(b"[2]", 0, "gw:routes")
+    source._store = ConfigurationStore(client)
+    assert source.poll() == Found(b"[1]", 0, "gw:routes")
+    assert source.poll() is None
 
 
 def test_Q03_a_store_that_is_away_raises_and_nothing_is_forgotten(source: RedisSource, server: Server, client: redis.Redis) -> None:
