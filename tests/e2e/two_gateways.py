@@ -1,4 +1,4 @@
-"""Two gateways that share a Redis, each with its own master, state folder and two workers; who changes their configuration, and who asks."""
+"""Two gateways that share a Redis, each with a master, a state folder and two workers; who changes their configuration, who asks."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class Gateways:
         """Start ``gwproxy apply`` of a configuration."""
         file = self.folder / f"{number}.json"
         file.write_bytes(self.document(number))
-        return self.start("apply", file, *options, "--json", actor=actor, env=env)
+        return self.start("apply", file, *options, actor=actor, env=env)
 
     def settle(self) -> None:
         """Let all run something new."""
-        done = self.apply(self.next(), "--wait").ended()
+        done = self.apply(self.next(), "--wait", "--json").ended()
         assert (done["status"], done["outcome"]) == (0, "done"), done
 
     def beats(self) -> list[dict[str, str]]:
@@ -134,10 +134,15 @@ class Command:
         environ = clean_environment(gateways.folder / "state", env)
         self.child = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    def says(self, text: str) -> str:
+        """Wait for a line with ``text`` on its standard error; return it."""
+        assert self.child.stderr is not None
+        return next(line for line in self.child.stderr if text in line)
+
     def ended(self) -> dict[str, Any]:
-        """Wait for its end; return what it told as JSON, with its ``status`` and what it wrote as ``errors``."""
+        """Wait for its end; return what it told with --json, with its ``status`` and what it wrote as ``errors``."""
         out, errors = self.child.communicate(timeout=60)
-        return {**(json.loads(out) if out else {}), "status": self.child.returncode, "errors": errors}
+        return {**(json.loads(out) if out.startswith("{") else {}), "status": self.child.returncode, "errors": errors}
 
 
 def change(seen: dict[str, Any]) -> int:
