@@ -163,7 +163,8 @@ def report(changes: Sequence[Change], asked: argparse.Namespace, others: tuple[f
     marks = [("#" * round(60 * count / len(changes))) or "." * bool(count) for count in counted(changes).values()]
     lines = [
         f"{found['cores']} cores of {found['processor']}, Python {found['python']}.",
-        f"{len(changes)} changes of one of {asked.routes} routes, {GATEWAYS} gateways of {WORKERS} workers. Others used {others[0]:.0%} of the machine before and {others[1]:.0%} after.",
+        f"{len(changes)} changes of one of {asked.routes} routes, {GATEWAYS} gateways of {WORKERS} workers.",
+        f"Others used {others[0]:.0%} of the machine before and {others[1]:.0%} after.",
         "",
         "| | p50 | p90 | p99 | most |",
         "| --- | --- | --- | --- | --- |",
