@@ -14,10 +14,11 @@ from gwproxy.controlplane import checks, jsontext
 from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.entries import Entries, EntryChecker, PluginSource
 from gwproxy.controlplane.environment import Environment, Part, resolve
-from gwproxy.controlplane.masking import mask, shown
+from gwproxy.controlplane.masking import MASK, mask, shown
 from gwproxy.controlplane.naming import Numbering, slug_of, written_id
 from gwproxy.controlplane.places import Path
 from gwproxy.controlplane.report import Report, did_you_mean
+from gwproxy.controlplane.restoring import restore
 from gwproxy.controlplane.text import nothing, read, to_json
 from gwproxy.controlplane.validation import validate
 from gwproxy.errors import ConfigurationRefused
@@ -160,6 +161,8 @@ def parse(
     checker = partial(EntryChecker, plugins, report=report, lenient=lenient, elsewhere=elsewhere)
     parser = _Parser(report, environment if environment_used else None, plugins, reusable, texts, pause, checker)
     outline = _outline(source.tree if tree is None else tree, report)
+    if tree is None and MASK.encode() in data:
+        _refuse_masks(read(data, file).tree, plugins, report)
     with uncollected():
         document = parser.document(outline)
     problems = report.problems()
@@ -188,6 +191,16 @@ def _outline(tree: Any, report: Report) -> dict[str, Any]:
         else:
             made[key] = value
     return made
+
+
+def _refuse_masks(tree: Any, plugins: PluginSource, report: Report) -> None:
+    """Refuse a secret that is how secrets are shown: everybody would know it."""
+    for path in restore(tree, None, plugins)[1]:
+        report.refuse(
+            path,
+            MASK,
+            "the secret itself, or ${NAME}; 'gwproxy apply' keeps the live one for a mask, 'gwproxy export --show-secrets' prints it",
+        )
 
 
 class _Parser:

@@ -283,3 +283,13 @@ def test_arbitrary_trees_are_accepted_or_refused(plugins: Registry, tree: object
         return
     assert refused.problems
     assert all(problem.found and problem.expected and problem.line for problem in refused.problems)
+
+
+def test_a_mask_is_no_secret(refused: Any, accepted: Any) -> None:
+    text = "- path: /a\n  upstream: http://a\n  plugins: [{name: login, config: {secret: '***'}}]\n"
+    assert [(p.line, p.path, p.found) for p in refused(text) if "export" in p.expected] == [
+        (3, "routes[0].plugins[0].config.secret", "***")
+    ]
+    good = '[{"path": "/a/***", "upstream": "http://a", "plugins": [{"name": "login", "config": {"secret": "correct-horse"}}]}]'
+    first = accepted(good)
+    assert accepted(good, previous=first).document.routes[0] is first.document.routes[0]
