@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import redis
 
-from gwproxy.cli.publisher import login
+from gwproxy.cli.actor import actor
+from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore, digest_of
 
@@ -202,5 +203,5 @@ def test_files_that_are_not_there(cli, store: redis.Redis) -> None:
 def test_without_a_name_it_is_who_is_logged_in(apply, store: redis.Redis, monkeypatch) -> None:
     monkeypatch.setenv("LOGNAME", "carol")
     apply([route()])
-    assert ConfigurationStore(store).history()[0].actor == login()
-    assert login().startswith("carol@")
+    assert ConfigurationStore(store).history()[0].actor == actor(Settings())
+    assert actor(Settings()).startswith("carol@")
