@@ -157,7 +157,8 @@ def test_a_worker_that_is_killed_is_not_waited_for_and_its_successor_is(desk: De
     out, err = rollout.communicate(timeout=60)
     assert rollout.returncode == 0, (out, err)
     states = {str(worker["pid"]): worker["state"] for worker in json.loads(out)["rollout"]["workers"]}
-    assert states.pop(killed) == "gone"
+    # On a busy machine its heartbeat may have been over before the first look: then it was never waited for.
+    assert states.pop(killed, "gone") == "gone"
     assert {pid for pid, state in states.items() if state == "done"} == desk.pids(desk.rich) | desk.pids(desk.poor)
 
 
