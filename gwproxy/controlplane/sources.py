@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gwproxy.errors import StoreUnavailable
-from gwproxy.store.candidates import Candidate, CandidateStore, Look
+from gwproxy.store.candidates import Candidate, CandidateStore, CandidateUnreadable, Look
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.counters import sha1
 
@@ -73,6 +73,7 @@ class RedisSource:
         self._name = f"{prefix}routes"
         self._seen: str | None = None
         self._version = ""  # of the candidate that was read last
+        self._unreadable = ""  # the id of a candidate that was told of already
         self._looked = 0.0  # when, monotonic
         self.candidate: Candidate | None = None
         self._hint = threading.Event()
@@ -116,7 +117,12 @@ class RedisSource:
         if before is not None and (before.id, self._version) == (look.candidate, look.version):
             return
         known = before is not None and before.id == look.candidate
-        found = self._candidates.read(data=not known)
+        try:
+            found = self._candidates.read(data=not known)
+        except CandidateUnreadable as error:  # nobody's business but its own: what is live goes on being followed
+            if self._unreadable != look.candidate:
+                log.warning("candidate_unreadable candidate=%s reason=%s", look.candidate, error)
+            self._unreadable, found = look.candidate, None
         if found is None or found.id != look.candidate:
             self.candidate = None  # another one meanwhile: the next look finds it
             return

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import orjson
 import redis
 
-from gwproxy.errors import GatewayError, StoreUnavailable
+from gwproxy.errors import GatewayError
 from gwproxy.store.asking import Asking, text_of
 from gwproxy.store.configuration import ConfigurationStore, Published, Retention, RevisionConflict, digest_of
 from gwproxy.store.counters import load_script, sha1
@@ -33,6 +33,10 @@ class CandidateBusy(GatewayError):
 
 class CandidateGone(GatewayError):
     """The candidate is no more: it has ended, or what it was made from is live no more."""
+
+
+class CandidateUnreadable(GatewayError):
+    """Somebody else has written to the candidate, and it is none any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ class CandidateStore(Asking):
         """Return the candidate; None if there is none.
 
         :param data: False leaves the configuration itself where it is.
+        :raises CandidateUnreadable: somebody else has written to it.
         """
         reply: list[bytes] = self._step("show")
         if not reply:
@@ -146,9 +151,9 @@ class CandidateStore(Asking):
         fields = dict(zip(reply[::2], reply[1::2], strict=True))
         if data:
             ident, held = self._ask(lambda: self._client.hmget(self._key("candidate"), "id", "data"))
-            if ident != fields[b"id"]:
+            if ident is None or ident != fields.get(b"id"):
                 return None  # another one by now, which is found at the next look
-            fields[b"data"] = held
+            fields[b"data"] = held or b""
         return _candidate(fields)
 
     def report(self, ident: str, worker: str, number: int, counts: Mapping[str, int]) -> Judgement | None:
@@ -309,14 +314,14 @@ def _text(fields: Mapping[bytes, bytes], name: str) -> str:
 def _candidate(fields: Mapping[bytes, bytes]) -> Candidate:
     """Make a candidate of what the store holds.
 
-    :raises StoreUnavailable: somebody else has written it.
+    :raises CandidateUnreadable: somebody else has written it.
     """
-    counts = {name.decode()[2:]: int(value) for name, value in fields.items() if name.startswith(b"n:")}
     texts = {name: _text(fields, name) for name in ("id", "digest", "actor", "comment", "at", "rules")}
     try:
+        counts = {name.decode()[2:]: int(value) for name, value in fields.items() if name.startswith(b"n:")}
         base, share = int(_text(fields, "base") or 0), float(_text(fields, "share") or 0)
     except ValueError:
-        raise StoreUnavailable("the candidate in the store is none of gwproxy's") from None
+        raise CandidateUnreadable("the candidate in the store is none of gwproxy's; deleting the key removes it") from None
     mode = cast("Mode", _text(fields, "mode"))
     return Candidate(data=fields.get(b"data", b""), base=base, mode=mode, share=share, counts=counts, **texts)
 

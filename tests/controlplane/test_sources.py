@@ -144,3 +144,13 @@ def test_what_is_newer_is_noticed_while_a_candidate_is_built(
     assert not source.outdated()  # it was asked a moment ago
     monkeypatch.setattr("gwproxy.controlplane.sources.POLL", 0.0)
     assert source.outdated() == (what in ("the live one", "the candidate"))
+
+
+def test_a_candidate_that_nobody_can_read_keeps_nobody_from_what_is_live(source: RedisSource, client: redis.Redis) -> None:
+    ConfigurationStore(client).publish(b"[]", actor="me")
+    CandidateStore(client).start(b"[1]", mode="canary", base=1, actor="me")
+    client.hset("gw:candidate", "share", "many")
+    assert source.poll() == Found(b"[]", 1, "gw:routes")
+    assert source.candidate is None
+    client.set("gw:routes", b"[2]")
+    assert source.poll() == Found(b"[2]", 1, "gw:routes")

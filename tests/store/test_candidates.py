@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from gwproxy.store.candidates import Candidate, CandidateBusy, CandidateGone, CandidateStore
+from gwproxy.store.candidates import Candidate, CandidateBusy, CandidateGone, CandidateStore, CandidateUnreadable
 from gwproxy.store.configuration import ConfigurationStore, RevisionConflict, digest_of
 from tests.conftest import Server
 
@@ -202,6 +202,19 @@ def test_what_is_no_candidate_is_in_nobodys_way(store: CandidateStore, live: Con
     client.set("gw:candidate", "what is this")
     assert store.look().fingerprint == live.fingerprint()
     assert store.look().candidate == ""
+
+
+@pytest.mark.parametrize("fields", [{"base": "x"}, {"share": "x"}, {"n:live:requests": "x"}, {"n:\xff": "1"}])
+def test_what_others_have_written_into_it_is_a_readable_error(store: CandidateStore, client: redis.Redis, fields: dict[str, str]) -> None:
+    made = canary(store)
+    client.hset("gw:candidate", mapping={name.encode("latin-1"): value for name, value in fields.items()})
+    with pytest.raises(CandidateUnreadable, match="none of gwproxy's"):
+        store.read()
+    client.delete("gw:candidate")
+    client.hset("gw:candidate", mapping={"id": made.id})
+    found = store.read()
+    assert found is not None
+    assert found.data == b""
 
 
 def test_S06_nothing_of_it_is_kept_for_ever(store: CandidateStore, client: redis.Redis) -> None:
