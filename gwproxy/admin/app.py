@@ -22,6 +22,7 @@ from gwproxy.errors import CommandFailed, ConfigurationRefused, HttpError, Store
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog
+from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import connect
 from gwproxy.store.tokens import TokenStore, covers
@@ -81,7 +82,8 @@ class AdminApp:
         tokens = TokenStore(client, settings.prefix)
         self._hosts = hosts_of(settings)
         store = ConfigurationStore(client, settings.prefix, Retention(settings.history_keep, settings.history_days))
-        self.plane = Plane(settings, store, tokens, AuditLog(client, settings.prefix), Registry.discover())
+        audit = AuditLog(client, settings.prefix)
+        self.plane = Plane(settings, store, CandidateStore.of(store), tokens, audit, Registry.discover())
         self._door = Doorkeeper(token_file.read(settings), tokens, self._note_guess)
         self._started = True
 

@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 
 from gwproxy.admin.answers import Answer, Refused
+from gwproxy.admin.asked import Between, Count, ExplainWanted
 from gwproxy.admin.bodies import FILE
 from gwproxy.admin.endpoints import Call, Table
-from gwproxy.admin.models import AuditEntries, Between, Count, Explained, ExplainWanted, RevisionsCompared
+from gwproxy.admin.told import AuditEntries, Explained, RevisionsCompared
 from gwproxy.controlplane.difference import difference
 from gwproxy.controlplane.history import tree_of
 from gwproxy.controlplane.trial import Rehearsal

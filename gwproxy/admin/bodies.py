@@ -9,7 +9,7 @@ from werkzeug.wrappers import Request
 from werkzeug.wsgi import get_input_stream
 
 from gwproxy.admin.answers import Refused
-from gwproxy.admin.models import Parameters
+from gwproxy.admin.asked import Parameters
 from gwproxy.controlplane.masking import shown
 from gwproxy.controlplane.places import path_text
 from gwproxy.controlplane.text import MAX_BYTES, read

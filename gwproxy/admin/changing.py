@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import orjson
 
 from gwproxy.admin.answers import Answer, Refused
+from gwproxy.admin.asked import Changing, Configuration, Made, Replacing, RollbackWanted
 from gwproxy.admin.bodies import FILE
 from gwproxy.admin.endpoints import Call, Function, Method, Table
-from gwproxy.admin.models import Changed, Changing, Compared, Configuration, Item, Made, Replacing, RollbackWanted, Validation
 from gwproxy.admin.parts import KINDS, Part, merged
+from gwproxy.admin.told import Changed, Compared, Item, Validation
 from gwproxy.controlplane.publish import Overtaken, Prepared, Publisher
 from gwproxy.controlplane.rollout import Rollout
 from gwproxy.controlplane.text import read
@@ -26,7 +27,7 @@ TABLE = Table()
 _ATTEMPTS = 3  # of a change of one thing, if others change others meanwhile
 _ETAG = re.compile(r'"([0-9]{1,15})"')
 
-_MATCH = {
+MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": False,
@@ -40,8 +41,8 @@ _NONE_MATCH = {
     "description": "`*` instead of `If-Match`: only if there is no configuration yet.",
     "schema": {"type": "string", "enum": ["*"]},
 }
-_WHOLE = (_MATCH, _NONE_MATCH)
-_CHANGE: dict[str, Any] = {"role": "operator", "answer": Changed, "refusals": (202, 404, 409), "headers": (_MATCH,), "query": Changing}
+_WHOLE = (MATCH, _NONE_MATCH)
+_CHANGE: dict[str, Any] = {"role": "operator", "answer": Changed, "refusals": (202, 404, 409), "headers": (MATCH,), "query": Changing}
 
 
 def base_of(call: Call) -> int | None:
@@ -129,7 +130,7 @@ def compare(call: Call) -> Answer:
     answer=Changed,
     body=RollbackWanted,
     query=Changing,
-    headers=(_MATCH,),
+    headers=(MATCH,),
     refusals=(202, 404, 409),
 )
 def roll_back(call: Call) -> Answer:

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 from werkzeug.wrappers import Request
 
 from gwproxy.admin.answers import Answer, EventStream
+from gwproxy.admin.asked import Nothing, Parameters
 from gwproxy.admin.guard import Caller
-from gwproxy.admin.models import Nothing, Parameters
 from gwproxy.admin.plane import Plane
 from gwproxy.store.tokens import Role
 

@@ -11,8 +11,9 @@ from typing import Any
 import orjson
 
 from gwproxy.admin.answers import Answer, EventStream, Refused
+from gwproxy.admin.asked import Count
 from gwproxy.admin.endpoints import Call, Table
-from gwproxy.admin.models import Count, Entries
+from gwproxy.admin.told import Entries
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.log_tail import LogTail
 

@@ -12,7 +12,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from gwproxy import __version__
 from gwproxy.admin.endpoints import Endpoint
-from gwproxy.admin.models import Error, Probe
+from gwproxy.admin.told import Error, Probe
 
 _REF = "#/components/schemas/{model}"
 _TOKEN = {"token": {"type": "http", "scheme": "bearer", "description": "Of the state folder, or made by `gwproxy token create`."}}

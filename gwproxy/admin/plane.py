@@ -12,6 +12,7 @@ from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog, Outcome
+from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.tokens import TokenStore
 
@@ -29,6 +30,7 @@ class Plane:
 
     settings: Settings
     store: ConfigurationStore
+    candidates: CandidateStore
     tokens: TokenStore
     audit: AuditLog
     registry: Registry

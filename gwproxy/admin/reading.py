@@ -7,17 +7,9 @@ from typing import Any
 import orjson
 
 from gwproxy.admin.answers import Answer, Refused
+from gwproxy.admin.asked import Configuration, Count
 from gwproxy.admin.endpoints import Call, Table
-from gwproxy.admin.models import (
-    Configuration,
-    Count,
-    Fleet,
-    Health,
-    History,
-    PastConfiguration,
-    PluginDescription,
-    Plugins,
-)
+from gwproxy.admin.told import Fleet, Health, History, PastConfiguration, PluginDescription, Plugins
 from gwproxy.controlplane.catalogue import described, listed
 from gwproxy.controlplane.masking import mask
 from gwproxy.controlplane.overview import overview

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gwproxy.admin.answers import Answer, Refused
+from gwproxy.admin.asked import TokenWanted
 from gwproxy.admin.endpoints import Call, Table
-from gwproxy.admin.models import TokenMade, Tokens, TokenWanted
+from gwproxy.admin.told import TokenMade, Tokens
 from gwproxy.errors import CommandFailed
 from gwproxy.store.tokens import Token
 

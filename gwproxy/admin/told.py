@@ -1,55 +1,14 @@
-"""What is asked and answered, as types: checked when it comes in, described by ``/openapi.json``."""
+"""What is answered, as types: described by ``/openapi.json``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field
 
-from gwproxy.model import Model, Problem
+from gwproxy.admin.asked import Anything, Configuration
+from gwproxy.model import Problem
 from gwproxy.store.tokens import Role
-
-_ROUTES = {"type": "array", "items": {"type": "object"}}
-
-#: A configuration as it is written: docs/configuration.md has its keys. What is wrong with one is answered with every place.
-Configuration = Annotated[
-    Any,
-    WithJsonSchema(
-        {
-            "title": "Configuration",
-            "oneOf": [
-                _ROUTES,
-                {
-                    "type": "object",
-                    "required": ["routes"],
-                    "properties": {
-                        "routes": _ROUTES,
-                        "upstreams": {"type": "object", "additionalProperties": {"type": "object"}},
-                        "consumers": {"type": "array", "items": {"type": "object"}},
-                        "plugins": {"type": "array", "items": {"type": "object"}},
-                    },
-                    "additionalProperties": False,
-                },
-            ],
-        }
-    ),
-]
-
-Anything = dict[str, Any]
-
-
-class Given(Model):
-    """The base of what a request may hold: no unknown keys, no silent conversions."""
-
-
-class Parameters(BaseModel):
-    """The base of what may stand in a query, where all is text."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
-
-
-class Nothing(Parameters):
-    """No parameters."""
 
 
 class Told(BaseModel):
@@ -89,29 +48,6 @@ class Probe(Told):
     status: Literal["ok", "unavailable"]
 
 
-class Count(Parameters):
-    """How much to show."""
-
-    count: int = Field(default=100, ge=1, le=1000)
-    """The newest so many."""
-
-
-class Changing(Parameters):
-    """How to change something."""
-
-    comment: str = Field(default="", max_length=1000)
-    """Why, for the history."""
-    wait: float = Field(default=0.0, ge=0.0, le=300.0)
-    """Seconds to wait for all live workers to run it; 0: not at all."""
-
-
-class Replacing(Changing):
-    """How to change everything."""
-
-    allow_empty: bool = False
-    """Whether a configuration without routes is meant."""
-
-
 class Changed(Told):
     """A change that was made."""
 
@@ -136,28 +72,35 @@ class Compared(Told):
     warnings: list[Problem]
 
 
-class RollbackWanted(Given):
-    """Where to go back to."""
-
-    revision: Annotated[int, Field(ge=1, le=999_999_999_999_999)]
-
-
 #: A route, an upstream or a consumer as it is written.
 Item = Anything
-Made = Annotated[dict[str, Any], WithJsonSchema({"type": "object"})]
 
 
-class ExplainWanted(Given):
-    """A request to explain."""
+class CanaryBegun(Told):
+    """A canary that serves from now on."""
 
-    method: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9-]{0,19}$")] = "GET"
-    url: Annotated[str, Field(min_length=1, max_length=8190)]
-    """A path, or a URL whose host is the request's."""
-    headers: dict[str, str] = Field(default_factory=dict, max_length=100)
-    revision: Annotated[int, Field(ge=1, le=999_999_999_999_999)] | None = None
-    """Ask a past revision; None: the live configuration."""
-    config: Configuration = None
-    """Ask this configuration; None: the live one."""
+    id: str
+    digest: str
+    base: int
+    """The live revision that it was made from, and is only good for."""
+    share: float
+    changes: list[Anything]
+    warnings: list[Problem]
+
+
+class CanaryStatus(Told):
+    """How the canary does, or how the last one ended."""
+
+    candidate: Anything | None
+    last: Anything | None
+
+
+class Promoted(Told):
+    """A canary that is live now."""
+
+    outcome: Literal["promoted"]
+    revision: int
+    digest: str
 
 
 class Explained(Told):
@@ -180,13 +123,6 @@ class Explained(Told):
     not_sent: list[str]
     notes: list[str]
     warnings: list[Problem]
-
-
-class Between(Parameters):
-    """Two revisions."""
-
-    before: int = Field(ge=1, le=999_999_999_999_999)
-    after: int = Field(ge=1, le=999_999_999_999_999)
 
 
 class RevisionsCompared(Told):
@@ -375,15 +311,6 @@ class Tokens(Told):
     """The tokens that were made."""
 
     tokens: list[TokenShown]
-
-
-class TokenWanted(Given):
-    """A token to be made."""
-
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    role: Role
-    expires_in: Annotated[int, Field(ge=1, le=10 * 366 * 86_400)] | None = None
-    """Seconds; None: it does not expire."""
 
 
 class TokenMade(TokenShown):
