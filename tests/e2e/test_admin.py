@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,6 +175,21 @@ def test_D09_what_was_made_from_an_older_revision_is_refused_and_names_who_chang
     last = [json.loads(line) for line in told][-2:]
     assert {entry["actor"] for entry in last} == {"admin"}
     assert [(entry["action"], entry["outcome"]) for entry in last] == [("apply", "done"), ("apply", "refused")]
+
+
+def test_what_the_page_shows_can_be_pasted(gateway: Running, admin: Admin) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "admin-api.md").read_text()
+    first, *blocks = re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    alias = next(line for line in first.splitlines() if line.startswith("alias "))
+    bash = shutil.which("bash")
+    assert bash is not None
+    limited = 'curl() { case " $* " in *" -N "*) most=2;; *) most=40;; esac; command curl -m $most -w "\\n[%{http_code}]\\n" "$@"; }'
+    script = "\n".join(["shopt -s expand_aliases", limited, f"ADMIN={admin.url}", f"TOKEN={admin.token}", alias, *blocks])
+    done = subprocess.run([bash, "-c", script], cwd=gateway.folder, capture_output=True, text=True, timeout=110, check=False)
+    assert done.stderr == ""
+    statuses = re.findall(r"^\[([0-9]+)\]$", done.stdout, re.MULTILINE)
+    assert statuses == ["201", *["200"] * 7], done.stdout
+    assert len(statuses) == len(re.findall(r"^api ", "".join(blocks), re.MULTILINE))
 
 
 def test_D07_a_secret_that_was_told_as_a_mask_stays_in_force(gateway: Running, admin: Admin) -> None:
