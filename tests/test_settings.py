@@ -39,3 +39,14 @@ def test_what_is_read(name: str, text: str, value: int) -> None:
 def test_what_is_refused(name: str, text: str, expected: str) -> None:
     with pytest.raises(CommandFailed, match=re.escape(f"GWPROXY_{name} is {text!r}; ") + ".*" + re.escape(expected)):
         Settings.from_environment({f"GWPROXY_{name}": text})
+
+
+@pytest.mark.parametrize(
+    ("value", "bind"), [("", "127.0.0.1:8081"), ("off", None), ("unix:/run/admin.sock", "unix:/run/admin.sock"), ("[::1]:9", "[::1]:9")]
+)
+def test_where_the_admin_listener_is(value: str, bind: str | None) -> None:
+    assert Settings.from_environment({"GWPROXY_ADMIN_BIND": value}).admin_bind == bind
+
+
+def test_further_hosts_of_the_admin_listener() -> None:
+    assert Settings.from_environment({"GWPROXY_ADMIN_HOSTS": "Admin.example.com, gw ,"}).admin_hosts == ("admin.example.com", "gw")

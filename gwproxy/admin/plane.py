@@ -26,6 +26,7 @@ class Plane:
     :ivar registry: the plugins installed here: they decide what is valid, as at ``gwproxy check``.
     :ivar stopping: whether the process is about to end: what goes on for long ends then.
     :ivar streams: how many event streams are open.
+    :ivar looked: when it was looked for a worker that is ready (:func:`time.monotonic`), and whether there was one.
     """
 
     settings: Settings
@@ -36,6 +37,7 @@ class Plane:
     registry: Registry
     stopping: bool = field(default=False)
     streams: int = field(default=0)
+    looked: tuple[float, bool] | None = field(default=None)
 
     @property
     def environment(self) -> Environment:

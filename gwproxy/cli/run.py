@@ -198,8 +198,9 @@ def _environ(wanted: Wanted, url: str, admin: str) -> dict[str, str]:
     :param admin: where the admin listener is, which no upstream may be; empty if there is none.
     """
     conf = wanted.gunicorn_conf
+    kept = {name: value for name, value in os.environ.items() if name != "GWPROXY_ADMIN_TOKEN"}  # no plugin's business
     return {
-        **os.environ,
+        **kept,
         "GWPROXY_REDIS_URL": url,
         "GWPROXY_PREFIX": wanted.settings.prefix,
         "GWPROXY_STATE_DIR": str(wanted.settings.state_dir.resolve()),

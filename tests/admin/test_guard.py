@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from gwproxy.admin import probes
 from gwproxy.admin.app import AdminApp
 from gwproxy.admin.guard import Guesses, hosts_of
 from gwproxy.admin.table import ENDPOINTS
@@ -214,7 +215,18 @@ def test_probes_need_no_token_and_tell_nothing(app: AdminApp, client: redis.Redi
     assert Api(app, None)("HEAD", path).data == b""
 
 
-def test_readyz_wants_the_store_and_a_worker_that_is_ready(app: AdminApp, client: redis.Redis, server: Server) -> None:
+def test_readyz_asks_the_store_once_a_second_whoever_asks(app: AdminApp, client: redis.Redis) -> None:
+    client.hset("gw:worker:a", mapping={"state": "ready"})
+    client.config_resetstat()
+    assert {Api(app, None).get("/readyz").status_code for _ in range(50)} == {200}
+    asked = client.info("commandstats")["cmdstat_scan"]["calls"]
+    assert asked <= 10  # fifty take less than a second here, or some seconds on a busy machine
+
+
+def test_readyz_wants_the_store_and_a_worker_that_is_ready(
+    app: AdminApp, client: redis.Redis, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "KEPT", 0.0)
     anonymous = Api(app, None)
     assert (anonymous.get("/readyz").status_code, anonymous.get("/readyz").json) == (503, {"status": "unavailable"})
     client.hset("gw:worker:a", mapping={"state": "refused"})
