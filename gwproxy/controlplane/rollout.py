@@ -182,7 +182,8 @@ class Rollout:
         live, late = standing.live, standing.seconds >= self._timeout
         if standing.store:
             return "late" if late else None
-        if live and live == standing.count("done"):
+        emptied = replaced and standing.by is None and standing.count("gone")  # of the store: who has no heartbeat may run anything
+        if live and live == standing.count("done") and not emptied:
             return "done"  # also if it was replaced a moment ago
         if replaced:
             return "overtaken"

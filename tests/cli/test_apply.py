@@ -11,6 +11,7 @@ from gwproxy.cli.actor import actor
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore, digest_of
+from tests.conftest import Server, until
 
 SECRET = "correct-horse-battery-staple-0123456789"
 
@@ -182,6 +183,25 @@ def test_without_workers_waiting_fails_and_says_so(apply, store: redis.Redis) ->
     back = apply([route("/b")], "--wait", "--timeout", "0.2", "--rollback-on-failure")
     assert "rolled back: revision 3 is what revision 1 was" in back.out
     assert back.status == 1
+
+
+def test_what_cannot_be_put_back_for_want_of_the_store_is_told(apply, store: redis.Redis, server: Server) -> None:
+    apply([route()])
+    beat(store, 7)
+
+    def kill() -> None:
+        until(lambda: store.get("gw:revision") == b"2")
+        server.kill()
+
+    threading.Thread(target=kill).start()
+    try:
+        result = apply([route("/b")], "--wait", "--timeout", "1", "--rollback-on-failure", "--json")
+    finally:
+        server.start()
+    told = json.loads(result.out)
+    assert (result.status, told["outcome"], told["revision"], told["rolled_back"]) == (1, "late", 2, None)
+    assert "the store cannot be asked" in told["rollout"]["reason"]
+    assert "not rolled back: " in result.err
 
 
 def test_the_first_one_cannot_be_rolled_back(apply, store: redis.Redis) -> None:

@@ -151,6 +151,18 @@ def test_a_configuration_that_was_removed_is_told(fleet: Fleet, old: Published) 
     assert "removed" in ended.reason()
 
 
+def test_of_an_emptied_store_it_does_not_conclude_that_those_who_have_spoken_since_are_all(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    fleet.beat(2, old)
+    new = fleet.store.publish(NEW, actor="me")
+
+    def emptied() -> None:
+        fleet.client.flushall()
+        fleet.beat(1, new)
+
+    assert fleet.follow(new, emptied).outcome == "overtaken"
+
+
 def test_the_same_content_again_is_no_replacement(fleet: Fleet, old: Published) -> None:
     fleet.beat(1, old)
     new = fleet.store.publish(NEW, actor="me")
