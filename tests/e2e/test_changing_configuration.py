@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from gwproxy.store.configuration import ConfigurationStore, Revision
+from gwproxy.store.connection import connect
 from tests.e2e.conftest import GatewayProcess, RedisServer, until
 from tests.e2e.running import clean_environment
 
@@ -34,6 +36,7 @@ class Repository:
         self.echo = echo
         self.gateway = gateway
         self.client = server.client()
+        self.store = ConfigurationStore(connect(server.url, timeout=5))
         tools = folder / "bin"
         tools.mkdir()
         # What a pipeline has on its PATH; "meanwhile" is what somebody else applies just before this pipeline does.
@@ -65,9 +68,8 @@ class Repository:
         """What both workers serve."""
         return {self.gateway.get("/api/users").headers["X-RateLimit-Limit"] for _ in range(8)}
 
-    def newest(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run("gwproxy history -n 1 --json").stdout)[0]
-        return found
+    def newest(self) -> Revision:
+        return self.store.history(1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def test_the_pipeline_makes_a_change_live_on_every_worker(repository: Repository
     assert places == sorted(places)
     assert repository.limits() == {"300"}
     newest = repository.newest()
-    assert (newest["actor"], newest["comment"]) == ("pipeline", "limits, again")
+    assert (newest.actor, newest.comment) == ("pipeline", "limits, again")
 
 
 @pytest.mark.parametrize(
@@ -128,12 +130,12 @@ def test_the_pipeline_makes_a_change_live_on_every_worker(repository: Repository
 )
 def test_a_pipeline_that_fails_has_changed_nothing(repository: Repository, limit: object, meanwhile: int | None, reason: str) -> None:
     served = {str(meanwhile)} if meanwhile else repository.limits()
-    revision = repository.newest()["revision"]
+    revision = repository.newest().revision
     repository.write(limit)
     if meanwhile:
         repository.write(meanwhile, "meanwhile")
     done = repository.deploy()
     assert done.returncode == 1
     assert reason in done.stdout + done.stderr
-    assert repository.newest()["revision"] == revision + bool(meanwhile)
+    assert repository.newest().revision == revision + bool(meanwhile)
     until(lambda: repository.limits() == served, "what was live, or what somebody else has applied")
