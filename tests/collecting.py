@@ -12,6 +12,10 @@ TO = "COLLECTED_TO"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Write the markers of each test by its node id, as JSON, to the file that the environment names."""
-    found = {item.nodeid: [mark.name for mark in item.iter_markers()] for item in session.items}
-    Path(os.environ[TO]).write_text(json.dumps(found))
+    """Write :func:`markers`, as JSON, to the file that the environment names."""
+    Path(os.environ[TO]).write_text(json.dumps(markers(session)))
+
+
+def markers(session: pytest.Session) -> dict[str, list[str]]:
+    """Return the names of the markers of each collected test, by its node id."""
+    return {item.nodeid: [mark.name for mark in item.iter_markers()] for item in session.items}
