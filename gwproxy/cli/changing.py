@@ -105,7 +105,7 @@ def _carry_out(publisher: Publisher, prepared: Prepared, wishes: Wishes, told: d
         if wishes.dry_run or not wishes.wait:
             return 0
         live = Published(prepared.revision, digest_of(prepared.base.data))
-        return _waited(follow(publisher.store, live, (), wishes.timeout), wishes, told)
+        return _waited(follow(publisher.store, live, wishes.timeout), wishes, told)
     if not wishes.as_json:
         show_difference(prepared.difference)
         if not prepared.difference:
@@ -147,7 +147,7 @@ def _published(publisher: Publisher, prepared: Prepared, published: Published, w
         if not prepared.workers and not wishes.as_json:
             print_warning("no worker is live: nobody runs it yet")
         return 0
-    standing = follow(publisher.store, published, prepared.workers, wishes.timeout)
+    standing = follow(publisher.store, published, wishes.timeout)
     status = _waited(standing, wishes, told)
     if status != 0:
         publisher.record_failure(prepared.action, published, standing.reason())
@@ -160,14 +160,13 @@ def _go_back(publisher: Publisher, prepared: Prepared, failed: Published, reason
     """Put back what was live before, and wait until the workers run that; the command has failed all the same."""
     told["rolled_back"] = None
     try:
-        before = publisher.store.workers()
         restored = publisher.put_back(failed, prepared.base, reason)
     except (Overtaken, CommandFailed, StoreUnavailable) as refused:
         print_error(f"not rolled back: {refused}")
         return
     told["rolled_back"] = held = {"revision": restored.revision, "digest": restored.digest}
     _say(wishes, f"rolled back: revision {restored.revision} is what revision {prepared.revision} was")
-    standing = follow(publisher.store, restored, before, wishes.timeout)
+    standing = follow(publisher.store, restored, wishes.timeout)
     _waited(standing, wishes, held)
 
 

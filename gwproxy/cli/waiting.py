@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
 from gwproxy.cli.output import counted, print_table, printable
-from gwproxy.controlplane.installed import Worker
 from gwproxy.controlplane.rollout import Acknowledgement, Rollout, Standing
 from gwproxy.store.configuration import ConfigurationStore, Published
 
@@ -18,14 +17,13 @@ _Say = Callable[[str], object]
 _STATES = {"done": "green", "waiting": "yellow", "refused": "red"}
 
 
-def follow(store: ConfigurationStore, published: Published, before: Iterable[Worker], timeout: float) -> Standing:
+def follow(store: ConfigurationStore, published: Published, timeout: float) -> Standing:
     """Wait until every live worker runs a revision, or it is clear that they will not; progress goes to stderr.
 
-    :param before: the heartbeats from before the change.
     :param timeout: seconds.
     """
     with progress() as say:
-        return Rollout(store, published, before, timeout=timeout).follow(lambda standing: say(_line(standing)))
+        return Rollout(store, published, timeout=timeout).follow(lambda standing: say(_line(standing)))
 
 
 def show_workers(standing: Standing) -> None:

@@ -102,6 +102,7 @@ class Heartbeat:
             "digest": standing.digest,
             "state": standing.state,
             "error": standing.error[:2000],
+            "refused": standing.refused,
             "applied_at": iso(standing.applied_at),
             "build_ms": f"{standing.build_ms:.1f}",
             "candidate": orjson.dumps(self._candidate() or {}).decode(),

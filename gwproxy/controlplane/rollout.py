@@ -6,7 +6,7 @@ The heartbeat is the acknowledgement: a worker writes it at once when what it ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -126,8 +126,6 @@ class Rollout:
     A worker is waited for as long as its heartbeat lives: a killed one for ten seconds, one that stops in order not at
     all. One that starts meanwhile is waited for as well.
 
-    :param before: the heartbeats from before the change: a refusal that was there then is about another configuration, unless the
-        worker says otherwise until the time is over.
     :param timeout: seconds.
     """
 
@@ -135,7 +133,6 @@ class Rollout:
         self,
         store: ConfigurationStore,
         published: Published,
-        before: Iterable[Worker] = (),
         *,
         timeout: float = 30.0,
         clock: Callable[[], float] = time.monotonic,
@@ -143,7 +140,6 @@ class Rollout:
     ) -> None:
         self._store = store
         self._published = published
-        self._stale = {worker["id"]: worker.get("error", "") for worker in before if worker.get("state") == "refused"}
         self._timeout = timeout
         self._clock = clock
         self._sleep = sleep
@@ -241,5 +237,4 @@ class Rollout:
             return "gone"
         if worker.get("digest") == self._published.digest and state == "ready":
             return "done"
-        stale = self._stale.get(worker["id"]) == worker.get("error", "")
-        return "refused" if state == "refused" and not stale else "waiting"
+        return "refused" if worker.get("refused") == self._published.digest else "waiting"

@@ -35,6 +35,7 @@ class Standing:
 
     :ivar state: ``starting``, ``ready``, ``refused`` or ``draining``.
     :ivar error: why the newest configuration is not run; empty if it is.
+    :ivar refused: the digest of the configuration that is not run because it was judged; empty if there is none.
     :ivar applied_at: seconds since 1970; 0.0 before the first.
     :ivar build_ms: milliseconds it took to make what runs.
     """
@@ -43,6 +44,7 @@ class Standing:
     revision: int = 0
     digest: str = ""
     error: str = ""
+    refused: str = ""
     applied_at: float = 0.0
     build_ms: float = 0.0
 
@@ -86,7 +88,6 @@ class Watcher:
         self._in_thread = in_thread
         self._collector = collector
         self._unjudged: Found | None = None  # the store went away while it was looked at, and will not offer it again
-        self._refused = ""
         self._away = False
         self._closed = False
         self.looked = False
@@ -141,7 +142,7 @@ class Watcher:
         :raises StoreUnavailable: its revision cannot be told; it is judged at the next look.
         """
         if found.data is None:
-            self._refused = ""
+            self.standing.refused = ""
             self._report_refused(f"{found.name} is missing or empty")
             return
         digest = hashlib.sha256(found.data).hexdigest()
@@ -156,7 +157,7 @@ class Watcher:
         self._compare(found.revision, revision, digest)
         if digest == self.standing.digest:
             self._confirm(revision)
-        elif digest != self._refused:
+        elif digest != self.standing.refused:
             self._consider(found.data, found.name, revision, digest)
 
     def _compare(self, counter: int, revision: int, digest: str) -> None:
@@ -166,7 +167,7 @@ class Watcher:
         :param revision: that of ``digest``.
         """
         before = self.standing.revision
-        if self._revision_of is None or digest in (self.standing.digest, self._refused):
+        if self._revision_of is None or digest in (self.standing.digest, self.standing.refused):
             return
         if before and (counter < before or revision == before):
             log.warning("revision_not_higher revision=%d digest=%s before=%d", revision, digest[:12], before)
@@ -192,7 +193,7 @@ class Watcher:
 
     def _confirm(self, revision: int) -> None:
         """The content is what runs already: a change was taken back, or published again."""
-        self._refused = ""
+        self.standing.refused = ""
         self.standing.revision = revision
         self._report("ready", "")
 
@@ -211,7 +212,7 @@ class Watcher:
             self._gateway.snapshot = made.snapshot  # the swap
             self.beside.withdraw(made)
             self._maker.keep(made)
-            self._refused = ""
+            self.standing.refused = ""
             if self._collector is not None:
                 self._collector.set_aside()
         self.beside.keep()
@@ -227,7 +228,7 @@ class Watcher:
         return True
 
     def _refuse(self, refused: ConfigurationRefused, revision: int, digest: str) -> None:
-        self._refused = digest
+        self.standing.refused = digest
         for problem in refused.problems[:20]:
             log.error("configuration_problem revision=%d %s", revision, problem)
         log.error("configuration_refused revision=%d digest=%s problems=%d", revision, digest[:12], len(refused.problems))
@@ -243,14 +244,15 @@ class Watcher:
         """Serve what was good before, if there is nothing else to serve."""
         if self._gateway.snapshot is not None:
             return
-        error = self.standing.error
+        error, judged = self.standing.error, self.standing.refused
         for found in self._last_good.load():
             digest = hashlib.sha256(found.data).hexdigest()
-            if digest == self._refused:
+            if digest == judged:
                 continue
             if self._apply(found.data, "last good configuration", found.revision, digest, lenient=True):
                 log.warning("serving_last_good revision=%d", found.revision)
                 if error:
+                    self.standing.refused = judged
                     self._report("refused", error)
                 return
 

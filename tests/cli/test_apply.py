@@ -36,6 +36,8 @@ def beat(store: redis.Redis, pid: int, data: bytes | None = None, **fields: str)
     """A worker's heartbeat."""
     live = ConfigurationStore(store).read()
     held = {"host": "one", "pid": str(pid), "state": "ready", "error": "", "plugins": "{}", "revision": str(live.revision)}
+    if fields.get("state") == "refused":
+        held["refused"] = digest_of(live.data or b"")
     ConfigurationStore(store).heartbeat(f"w{pid}", {**held, "digest": digest_of(data or live.data or b""), "build_ms": "2.5", **fields})
 
 

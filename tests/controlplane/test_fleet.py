@@ -32,7 +32,7 @@ def client() -> fakeredis.FakeRedis:
 
 @pytest.fixture
 def standing() -> Standing:
-    return Standing(state="ready", revision=7, digest="abc", applied_at=1_790_000_000.5, build_ms=12.34)
+    return Standing(state="ready", revision=7, digest="abc", refused="def", applied_at=1_790_000_000.5, build_ms=12.34)
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
     assert (fields["pid"], fields["revision"], fields["digest"], fields["state"]) == (str(os.getpid()), "7", "abc", "ready")
     assert fields["started"] == "2026-09-21T14:13:20.000Z"
     assert fields["applied_at"] == "2026-09-21T14:13:20.500Z"
+    assert fields["refused"] == "def"
     assert fields["build_ms"] == "12.3"
     assert json.loads(fields["candidate"]) == {"id": "c1", "state": "building"}
     assert fields["log_dropped"] == "3"

@@ -18,6 +18,7 @@ from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.store.candidates import Candidate
+from gwproxy.store.configuration import digest_of
 
 
 class Script:
@@ -100,9 +101,10 @@ def test_a_valid_configuration_is_applied_saved_and_told(bench: Bench) -> None:
 
 def test_G28_a_refused_configuration_changes_nothing(bench: Bench) -> None:
     bench.say(text("/a"), 1)
-    bench.say(json.dumps([*json.loads(text("/a", "/b")), {"path": "/c"}]).encode(), 2)
+    bad = json.dumps([*json.loads(text("/a", "/b")), {"path": "/c"}]).encode()
+    bench.say(bad, 2)
     assert bench.paths() == ["/a"]
-    assert (bench.standing.state, bench.standing.revision) == ("refused", 1)
+    assert (bench.standing.state, bench.standing.revision, bench.standing.refused) == ("refused", 1, digest_of(bad))
     assert "routes[2]" in bench.standing.error
     assert [kept.data for kept in bench.last_good.load()] == [text("/a")]
 
@@ -117,7 +119,7 @@ def test_a_change_that_is_taken_back_is_content_again(bench: Bench) -> None:
     bench.say(text("/a"), 1)
     bench.say(b"[{]", 2)
     bench.say(text("/a"), 3)
-    assert (bench.standing.state, bench.standing.error, bench.standing.revision) == ("ready", "", 3)
+    assert (bench.standing.state, bench.standing.error, bench.standing.revision, bench.standing.refused) == ("ready", "", 3, "")
     assert len(bench.listener.applied) == 1
     bench.say(b"[{]", 4)
     assert bench.standing.state == "refused"
@@ -144,7 +146,7 @@ def test_a_refused_configuration_at_start_falls_back_too_and_says_why(bench: Ben
     again = Bench(tmp_path)
     again.say(b"[{]", 6)
     assert again.paths() == ["/a"]
-    assert again.standing.state == "refused"
+    assert (again.standing.state, again.standing.refused) == ("refused", digest_of(b"[{]"))
     assert "gw:routes" in again.standing.error
 
 
