@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import resource
 import sys
@@ -10,12 +9,6 @@ from pathlib import Path
 
 _STATM = Path("/proc/self/statm")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def compiled() -> bool:
-    """Return whether what every request passes runs as C: setup.py compiles it where ``GWPROXY_COMPILE=1`` asks for it."""
-    found = importlib.util.find_spec("gwproxy.stream")
-    return found is not None and not str(found.origin).endswith(".py")
 
 
 def resident() -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from mypy_extensions import mypyc_attr
-
 from gwproxy.dataplane import wire
 from gwproxy.dataplane.failures import ClientLeft, Failure, Phase, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
@@ -62,7 +60,6 @@ def exchange(request: UpstreamRequest, connection: Connection, *, keepalive: boo
     return rest.run(keepalive=True)
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Exchange:
     """Sends a request, and reads until the head of the final response is complete.
 

@@ -17,7 +17,6 @@ from gwproxy.cli import COMMANDS, failures
 from gwproxy.cli import gwproxy as group
 from gwproxy.errors import CommandFailed, ConfigurationRefused, StoreUnavailable
 from gwproxy.model import Problem
-from gwproxy.process import compiled
 
 BELOW = [("plugins", "list"), ("plugins", "info"), ("canary", "status"), ("canary", "promote"), ("canary", "abort")]
 HERE = [name for name in COMMANDS if name not in ("run", "demo")]
@@ -68,7 +67,7 @@ def test_overview_and_version_import_no_command(argument: str) -> None:
 
 
 def test_version(cli) -> None:
-    assert cli("--version").out == f"gwproxy {gwproxy.__version__}{' (compiled)' if compiled() else ''}\n"
+    assert cli("--version").out == f"gwproxy {gwproxy.__version__}\n"
 
 
 @pytest.mark.parametrize(
