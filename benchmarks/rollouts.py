@@ -142,7 +142,7 @@ def change(publisher: Publisher, data: bytes, pause: float) -> Change:
     checked = time.monotonic()
     published = publisher.commit(prepared)
     written = time.monotonic()
-    standing = Rollout(publisher.store, published, prepared.workers).follow()
+    standing = Rollout(publisher.store, published).follow()
     ended = time.monotonic()
     if standing.outcome != "done" or standing.live != GATEWAYS * WORKERS:
         raise Failed(f"{standing.live} workers, {standing.outcome}: {standing.reason()}")

@@ -55,3 +55,17 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     finally:
         child.kill()
     assert left_in(work) == []
+
+
+def test_changes_are_followed_to_the_last_of_four_workers(tmp_path: Path) -> None:
+    work, numbers = tmp_path / "work", tmp_path / "numbers.json"
+    work.mkdir()
+    command = [sys.executable, str(RUN.with_name("rollouts.py")), "--changes", "5", "--pause", "0", "--json", str(numbers)]
+    environ = {**os.environ, "TMPDIR": str(work)}
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "| **from apply to the last acknowledgement** |" in ran.stdout
+    changes = json.loads(numbers.read_text())["changes"]
+    assert len(changes) == 5
+    assert all(took > 0 for change in changes for took in change.values())
+    assert left_in(work) == []
