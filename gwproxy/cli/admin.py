@@ -27,10 +27,11 @@ Examples:
 @click.option("--bind", metavar="HOST:PORT", help=f"Where it listens. Default: GWPROXY_ADMIN_BIND, else {DEFAULT_ADMIN_BIND}.")
 @redis_option
 def command(bind: str | None, redis_url: str | None) -> int:
-    """Run the admin listener: the HTTP API, /healthz and /readyz.
+    """Run the admin listener alone.
 
-    One a machine, beside gunicorn; 'gwproxy run' starts it itself. It always asks for a token: GWPROXY_ADMIN_TOKEN, else one that
-    is made at the first start and kept in the state folder; further ones are made by 'gwproxy token create'.
+    It serves the HTTP API, /healthz and /readyz. One a machine, beside gunicorn; 'gwproxy run' starts it itself. It always asks for a
+    token: GWPROXY_ADMIN_TOKEN, else one that is made at the first start and kept in the state folder; further ones are made by
+    'gwproxy token create'.
     """
     settings = Settings.from_environment()
     if bind is not None:

@@ -26,9 +26,10 @@ Examples:
 @redis_option
 @click.option("--json", "as_json", is_flag=True, help="Print each entry as one line of JSON.")
 def command(count: int, follow: bool, redis_url: str | None, as_json: bool) -> int:
-    """Show the audit stream, newest last: every change by command or admin API, and everything that was refused.
+    """Show who changed what, and who was refused.
 
-    What is written to the store directly is in 'gwproxy history' only.
+    That is the audit stream, newest last: every change by command or admin API, and everything that was refused. What is written to the
+    store directly is in 'gwproxy history' only.
     """
     _, audit = open_store(redis_url, Settings.from_environment())
     entries: Iterable[AuditEntry] = audit.follow(count) if follow else audit.entries(count)

@@ -18,12 +18,18 @@ from gwproxy.cli import gwproxy as group
 from gwproxy.errors import CommandFailed, ConfigurationRefused, StoreUnavailable
 from gwproxy.model import Problem
 
-BELOW = [("plugins", "list"), ("plugins", "info"), ("canary", "status"), ("canary", "promote"), ("canary", "abort")]
-HERE = [name for name in COMMANDS if name not in ("run", "demo")]
+GROUPS = {"plugins": ("list", "info", "new"), "canary": ("status", "promote", "abort"), "token": ("create", "list", "revoke")}
+BELOW = [(group, name) for group, names in GROUPS.items() for name in names]
+#: They serve, or make something, and have no data to print.
+WITHOUT_DATA = [("run",), ("demo",), ("admin",), ("plugins", "new"), ("token", "revoke")]
 
 
 def _leaves() -> list[tuple[str, ...]]:
-    return [(name,) for name in COMMANDS] + [*BELOW, ("plugins", "new")]
+    return [(name,) for name in COMMANDS] + BELOW
+
+
+def _with_data() -> list[tuple[str, ...]]:
+    return [path for path in _leaves() if path not in WITHOUT_DATA and path[-1] not in GROUPS]
 
 
 @pytest.mark.parametrize("path", _leaves(), ids=" ".join)
@@ -40,7 +46,7 @@ def test_the_overview_says_of_a_command_what_it_says_itself(name: str) -> None:
     assert command.get_short_help_str(limit=200) == COMMANDS[name][1]
 
 
-@pytest.mark.parametrize("path", [(name,) for name in HERE if name not in ("plugins", "canary")] + BELOW, ids=" ".join)
+@pytest.mark.parametrize("path", _with_data(), ids=" ".join)
 def test_every_command_that_prints_data_prints_json(path: tuple[str, ...]) -> None:
     command: click.Command = group
     for name in path:
