@@ -58,13 +58,40 @@ def test_the_unit_is_what_systemd_accepts_and_gunicorn_too(tmp_path: Path) -> No
     [start] = re.findall(r"^ExecStart=/opt/gwproxy/bin/gunicorn (.*)$", text, re.MULTILINE)
     assert f"ExecReload=/opt/gwproxy/bin/gunicorn --check-config {start}\nExecReload=/bin/kill -HUP $MAINPID\n" in text
     gunicorn_accepts(start.split(), environment_file())
-    for line in ("Type=notify", "User=gwproxy", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "KillMode=mixed"):
-        assert f"\n{line}\n" in text
+    has_few_rights(text)
     longest = int(re.search(r"graceful_timeout = (\d+)", GUNICORN_CONF.read_text())[1])  # type: ignore[index]
     assert int(re.search(r"TimeoutStopSec=(\d+)", text)[1]) > longest  # type: ignore[index]
+    systemd_accepts(text.replace("/opt/gwproxy/bin/gunicorn", sys.executable), tmp_path / "gwproxy.service")
+
+
+def test_the_unit_of_the_admin_listener_is_what_systemd_accepts_and_runs_beside_the_gateway(tmp_path: Path) -> None:
+    text = (DEPLOY / "gwproxy-admin.service").read_text()
+    assert "\nExecStart=/opt/gwproxy/bin/gwproxy admin\n" in text
+    has_few_rights(text)
+    shared = (
+        "User=",
+        "EnvironmentFile=",
+        "Environment=",
+        "StateDirectory=",
+    )  # the token is in the state folder, the store in the environment
+    gateway = (DEPLOY / "gwproxy.service").read_text()
+    assert [line for line in text.splitlines() if line.startswith(shared)] == [
+        line for line in gateway.splitlines() if line.startswith(shared)
+    ]
+    settings = Settings.from_environment(environment_file())
+    assert settings.admin_bind == "127.0.0.1:8090"  # 8081 is a data listener behind haproxy.cfg
+    systemd_accepts(text.replace("/opt/gwproxy/bin/gwproxy", sys.executable), tmp_path / "gwproxy-admin.service")
+
+
+def has_few_rights(text: str) -> None:
+    for line in ("Type=notify", "User=gwproxy", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "KillMode=mixed"):
+        assert f"\n{line}\n" in text
+
+
+def systemd_accepts(text: str, unit: Path) -> None:
+    """Have systemd judge a unit, where there is one."""
     if shutil.which("systemd-analyze"):
-        unit = tmp_path / "gwproxy.service"
-        unit.write_text(text.replace("/opt/gwproxy/bin/gunicorn", sys.executable))
+        unit.write_text(text)
         verified = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=30, check=False)
         assert (verified.returncode, verified.stderr) == (0, "")
 
