@@ -121,12 +121,13 @@ def test_V03_R33_R34_a_replacement_boots_with_redis_away_and_a_corrupt_last_good
         gateway.ready()
         until(lambda path=other: gateway.get(path).status_code == 200, f"{other} to be served")  # type: ignore[misc]
     until(before.exists, "two generations on disk")
+
+    def both(state: str) -> bool:
+        return [beat["state"] for beat in gateway.heartbeats(store.client())] == [state] * 2
+
+    until(lambda: both("ready"), "both to have begun")
     publish(store, {"routes": "none"})
-
-    def refused() -> bool:
-        return [beat["state"] for beat in gateway.heartbeats(store.client())] == ["refused"] * 2
-
-    until(refused, "both to refuse the next one: a worker that does has saved what came before")
+    until(lambda: both("refused"), "both to refuse the next one: a worker that does has saved what came before")
     assert store.process is not None
     store.process.signal(signal.SIGKILL)
     store.process.child.wait()
