@@ -253,7 +253,9 @@ class Agent:
         file, store = self._settings.config, self._configurations
         if file is not None and store is not None:
             try:
-                store.seed(to_json(file.read_bytes(), str(file)), actor="seed")
+                published = store.seed(to_json(file.read_bytes(), str(file)), actor="seed")
+                if published is not None and self._audit is not None:
+                    self._audit.note("seed", "apply", "done", f"from {file}", published.revision)
             except (OSError, ConfigurationRefused, StoreUnavailable) as error:
                 log.error("seed_failed file=%s reason=%s", file, error)
         watcher.run()

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from gwproxy.controlplane.parse import Environment
 from gwproxy.controlplane.publish import Publisher
-from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog, Outcome
@@ -50,7 +49,4 @@ class Plane:
 
     def record(self, actor: str, action: str, outcome: Outcome, detail: str) -> None:
         """Add to the audit stream; what cannot be recorded is logged."""
-        try:
-            self.audit.record(actor, action, outcome, detail)
-        except StoreUnavailable as error:
-            log.warning("audit_not_recorded actor=%s action=%s outcome=%s reason=%s", actor, action, outcome, error)
+        self.audit.note(actor, action, outcome, detail)

@@ -16,10 +16,13 @@ from gwproxy.errors import ConfigurationRefused
 from gwproxy.model import Problem
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
+from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore, digest_of
 
 RETRY = 2.0  # seconds until what failed for a reason outside the file is tried again
 REMEMBERED = "published.json"  # in the state folder: the digest of what was published last, by store and file
+
+ACTOR = "run"  # in the history and the audit stream
 
 Mark = tuple[int, int, int]
 
@@ -33,10 +36,13 @@ class FollowedFile:
     :param say: called with a line for the person at the terminal.
     """
 
-    def __init__(self, path: Path, settings: Settings, store: ConfigurationStore, place: str, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, path: Path, settings: Settings, store: ConfigurationStore, audit: AuditLog, place: str, say: Callable[[str], None]
+    ) -> None:
         self.path = path
         self._settings = settings
         self._store = store
+        self._audit = audit
         self._key = f"{place} {settings.prefix} {path.resolve()}"
         self._say = say
         self._done: Mark | None = None
@@ -81,7 +87,11 @@ class FollowedFile:
         self._done = mark
 
     def _publish(self) -> None:
-        data, warnings = self._read()
+        try:
+            data, warnings = self._read()
+        except ConfigurationRefused as refused:
+            self._audit.note(ACTOR, "apply", "refused", str(refused))
+            raise
         self._tell(warnings, "warning")
         digest, live = digest_of(data), self._store.read()
         if live.data is not None and digest in (self._remembered().get(self._key), digest_of(live.data)):
@@ -91,7 +101,8 @@ class FollowedFile:
             else:
                 self._say(f"{self.path} has not changed since it was published; revision {live.revision}, which came after it, stays")
             return
-        published = self._store.publish(data, actor="run", comment=f"from {self.path}")
+        published = self._store.publish(data, actor=ACTOR, comment=f"from {self.path}")
+        self._audit.note(ACTOR, "apply", "done", f"from {self.path}", published.revision)
         self._remember(digest)
         self._say(f"published {self.path} as revision {published.revision}")
 

@@ -23,6 +23,7 @@ from gwproxy.cli.supervisor import Supervisor, gunicorn_command, locked, say
 from gwproxy.errors import CommandFailed, StoreUnavailable
 from gwproxy.settings import DEFAULT_ADMIN_BIND, Settings, split_bind
 from gwproxy.settings import admin_bind as admin_bind_of
+from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import check_prefix, connect, mask_url
 from gwproxy.store.embedded import EmbeddedStore
@@ -123,13 +124,13 @@ def _supervise(
     wanted: Wanted, embedded: EmbeddedStore | None, url: str, listener: socket.socket | None, ready: Callable[[Listening], None] | None
 ) -> int:
     settings = wanted.settings
-    store = ConfigurationStore(
-        connect(url, timeout=STORE_TIMEOUT, max_connections=2), settings.prefix, Retention(settings.history_keep, settings.history_days)
-    )
+    client = connect(url, timeout=STORE_TIMEOUT, max_connections=2)
+    store = ConfigurationStore(client, settings.prefix, Retention(settings.history_keep, settings.history_days))
     say(f"store: {f'embedded, in {settings.state_dir}' if embedded else mask_url(url)}")
     file = None
     if wanted.config is not None:
-        file = FollowedFile(wanted.config, settings, store, EMBEDDED if embedded else mask_url(url), say)
+        audit = AuditLog(client, settings.prefix)
+        file = FollowedFile(wanted.config, settings, store, audit, EMBEDDED if embedded else mask_url(url), say)
         try:
             file.start()
         except StoreUnavailable as error:

@@ -141,10 +141,10 @@ class Candidates:
         told = f"{share:g}% of clients, digest {digest_of(data)[:12]}" + (f": {detail}" if detail else "")
         if running is not None and (running.mode, running.digest, running.base) == ("canary", digest_of(data), base):
             self._store.change(running.id, share=share, rules=rules.dump())
-            record(self._audit, self._actor, "canary change", "done", told, base)
+            self._audit.note(self._actor, "canary change", "done", told, base)
             return self._store.read(data=False) or running
         begun = self._store.start(data, mode="canary", base=base, actor=self._actor, comment=comment, share=share, rules=rules.dump())
-        record(self._audit, self._actor, "canary", "done", told, base)
+        self._audit.note(self._actor, "canary", "done", told, base)
         return begun
 
     def promote(self) -> Published:
@@ -155,7 +155,7 @@ class Candidates:
         """
         canary = self._running()
         published = self._store.publish(canary.id, "promoted", f"by {self._actor}", by=self._actor)
-        record(self._audit, self._actor, "canary promote", "done", f"digest {canary.digest[:12]}", published.revision)
+        self._audit.note(self._actor, "canary promote", "done", f"digest {canary.digest[:12]}", published.revision)
         return published
 
     def abort(self, reason: str = "") -> Ended:
@@ -168,7 +168,7 @@ class Candidates:
         reason = reason or f"by {self._actor}"
         if not self._store.finish(canary.id, "aborted", reason, by=self._actor):
             raise CandidateGone("the canary has ended meanwhile")
-        record(self._audit, self._actor, "canary abort", "done", reason, canary.base)
+        self._audit.note(self._actor, "canary abort", "done", reason, canary.base)
         ended = self._store.last()
         assert ended is not None  # noqa: S101 - it was ended a moment ago
         return ended
@@ -205,7 +205,7 @@ class Candidates:
         except BaseException as error:
             self._withdraw(candidate, error)
             raise
-        record(self._audit, self._actor, "apply", "done", f"staged: {detail or candidate.digest}", published.revision)
+        self._audit.note(self._actor, "apply", "done", f"staged: {detail or candidate.digest}", published.revision)
         return published
 
     def _withdraw(self, candidate: Candidate, error: BaseException) -> None:
@@ -216,7 +216,7 @@ class Candidates:
                 self._store.finish(candidate.id, "refused" if isinstance(error, NotStaged) else "aborted", why, by=self._actor)
         except StoreUnavailable:
             log.warning("candidate_not_withdrawn candidate=%s lease=%g", candidate.id, LEASE)  # it ends by itself
-        record(self._audit, self._actor, "apply", "refused", f"stage: {why}", candidate.base)
+        self._audit.note(self._actor, "apply", "refused", f"stage: {why}", candidate.base)
 
     def _await(
         self,
@@ -274,16 +274,8 @@ def settle(store: CandidateStore, audit: AuditLog) -> Ended | None:
     ended = store.settle(look.candidate) if look.void else None
     if ended is not None:
         action = "canary abort" if ended.candidate.mode == "canary" else "apply"
-        record(audit, ended.by, action, "done", f"{ended.outcome}: {ended.reason}", ended.candidate.base)
+        audit.note(ended.by, action, "done", f"{ended.outcome}: {ended.reason}", ended.candidate.base)
     return ended
-
-
-def record(audit: AuditLog, actor: str, action: str, outcome: Literal["done", "refused"], detail: str, revision: int | None) -> None:
-    """Record what was done; it is done, whether or not that could be recorded."""
-    try:
-        audit.record(actor, action, outcome, detail, revision)
-    except StoreUnavailable as error:
-        log.warning("audit_not_recorded action=%s outcome=%s reason=%s", action, outcome, error)
 
 
 def _data(candidate: Candidate) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from gwproxy.controlplane.text import Source, read
 from gwproxy.errors import CommandFailed, ConfigurationRefused, GatewayError, StoreUnavailable
 from gwproxy.model import Problem
 from gwproxy.registry import Registry
-from gwproxy.store.audit import AuditLog
+from gwproxy.store.audit import AuditLog, Outcome
 from gwproxy.store.configuration import ConfigurationStore, Latest, Published, Revision, RevisionConflict, digest_of
 
 log = logging.getLogger("gwproxy.publish")
@@ -244,11 +244,8 @@ class Publisher:
                 self._record(action, "refused", str(refused), None)
             raise
 
-    def _record(self, action: str, outcome: Literal["done", "refused"], detail: str, revision: int | None) -> None:
-        try:
-            self._audit.record(self.actor, action, outcome, detail, revision)
-        except StoreUnavailable as error:  # what was done is done, and the history has it
-            log.warning("audit_not_recorded action=%s outcome=%s reason=%s", action, outcome, error)
+    def _record(self, action: str, outcome: Outcome, detail: str, revision: int | None) -> None:
+        self._audit.note(self.actor, action, outcome, detail, revision)
 
 
 def _tree(data: bytes | None) -> Any:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from gevent import GreenletExit
 
 from gwproxy.controlplane.beside import Beside
-from gwproxy.controlplane.candidates import record, settle
+from gwproxy.controlplane.candidates import settle
 from gwproxy.controlplane.rules import Rules
 from gwproxy.dataplane.canary import Canary
 from gwproxy.dataplane.gateway import Gateway
@@ -121,9 +121,9 @@ class Referee:
     def _promote(self, candidate: Candidate, reason: str) -> None:
         published = self._store.publish(candidate.id, "promoted", reason, by=BY, actor=candidate.actor)
         log.warning("canary_promoted candidate=%s revision=%d reason=%s", candidate.id, published.revision, reason)
-        record(self._audit, BY, "canary promote", "done", reason, published.revision)
+        self._audit.note(BY, "canary promote", "done", reason, published.revision)
 
     def _finish(self, candidate: Candidate, outcome: str, reason: str) -> None:
         if self._store.finish(candidate.id, outcome, reason, by=BY):
             log.warning("canary_ended candidate=%s outcome=%s reason=%s", candidate.id, outcome, reason)
-            record(self._audit, BY, "canary abort", "done", f"{outcome}: {reason}", candidate.base)
+            self._audit.note(BY, "canary abort", "done", f"{outcome}: {reason}", candidate.base)

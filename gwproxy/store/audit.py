@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Literal
 
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.asking import Asking, text_of
+
+log = logging.getLogger("gwproxy.audit")
 
 #: How many entries stay, about.
 KEPT = 10_000
@@ -41,7 +44,7 @@ class AuditEntry:
 class AuditLog(Asking):
     """The stream ``gw:audit``: the newest entries, bounded, written by whoever acts.
 
-    Every method raises :class:`~gwproxy.errors.StoreUnavailable` if the store does not answer.
+    Every method but :meth:`note` raises :class:`~gwproxy.errors.StoreUnavailable` if the store does not answer.
     """
 
     def record(self, actor: str, action: str, outcome: Outcome, detail: str = "", revision: int | None = None) -> None:
@@ -59,6 +62,13 @@ class AuditLog(Asking):
             self._client.xadd(self._key("audit"), fields, maxlen=KEPT, approximate=True)
 
         self._ask(send)
+
+    def note(self, actor: str, action: str, outcome: Outcome, detail: str = "", revision: int | None = None) -> None:
+        """Record as :meth:`record` does, or log that it could not be: what was done is done all the same."""
+        try:
+            self.record(actor, action, outcome, detail, revision)
+        except StoreUnavailable as error:
+            log.warning("audit_not_recorded actor=%s action=%s outcome=%s reason=%s", actor, action, outcome, error)
 
     def entries(self, count: int = 100) -> list[AuditEntry]:
         """Return the newest ``count`` entries, newest last."""

@@ -11,6 +11,7 @@ from gwproxy.cli import followed_file, run_file
 from gwproxy.cli.followed_file import REMEMBERED, FollowedFile
 from gwproxy.errors import ConfigurationRefused, StoreUnavailable
 from gwproxy.settings import Settings
+from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.connection import connect
 from tests.conftest import Server
@@ -23,9 +24,10 @@ class Following:
         self.path = folder / "gateway.yaml"
         self.settings = Settings(state_dir=folder / "state")
         self.settings.state_dir.mkdir(exist_ok=True)
-        self.store = ConfigurationStore(connect(url, timeout=2.0))
+        client = connect(url, timeout=2.0)
+        self.store, self.audit = ConfigurationStore(client), AuditLog(client)
         self.said: list[str] = []
-        self.file = FollowedFile(self.path, self.settings, self.store, "here", self.said.append)
+        self.file = FollowedFile(self.path, self.settings, self.store, self.audit, "here", self.said.append)
 
     def write(self, *paths: str) -> None:
         self.path.write_text("routes:\n" + "".join(f"  - {{path: {path}, upstream: 'http://10.0.0.5'}}\n" for path in paths))
@@ -85,6 +87,10 @@ def test_an_invalid_edit_is_told_once(following: Following) -> None:
     assert said[-1].startswith(f"{following.path} was not published, for ")
     assert [line for line in said if "was not published" in line] == said[-1:]
     assert following.live() == ["/a"]
+    published, refused = following.audit.entries()
+    assert (published.actor, published.action, published.outcome, published.revision) == ("run", "apply", "done", 1)
+    assert (refused.actor, refused.action, refused.outcome) == ("run", "apply", "refused")
+    assert refused.detail.startswith("2 problems: ")
 
 
 def test_an_invalid_start_is_refused(following: Following) -> None:

@@ -46,6 +46,8 @@ def test_a_file_seeds_an_absent_key_once(
     until(lambda: served(gateway, "/seeded"), "the seed to be served")
     history = [fields for _, fields in client.xrange("seed:history")]  # type: ignore[union-attr]
     assert [entry["actor"] for entry in history] == ["seed"]
+    audit = [fields for _, fields in client.xrange("seed:audit")]  # type: ignore[union-attr]
+    assert [(entry["actor"], entry["outcome"], entry["revision"]) for entry in audit] == [("seed", "done", "1")]
     assert json.loads(client.get("seed:routes"))[0]["path"] == "/seeded"  # type: ignore[arg-type]
     client.set("seed:routes", document("/other", upstream=echo))
     until(lambda: served(gateway, "/other"), "the store's configuration")
