@@ -298,11 +298,10 @@ def test_whatever_an_upstream_answers(fuzzed: Fuzzed) -> None:
         body = answered(said)
         assert body == response.body or (body is None and said.endswith(response.body)), "a part, or more, passed for the whole"
 
+    attempt()  # two batches at least: of one, which is all that a slow machine has time for, some 30 are 200
+    attempt()
     while time.monotonic() < ends:
         attempt()
     print(f"\noutcomes: {sorted(outcomes.items())}")
-    understood = sum(
-        count for outcome, count in outcomes.items() if outcome[0] in "23"
-    )  # of one batch some 40, on a slow machine all there is
-    assert understood > BATCH / 10, "hardly anything was understood: this proves nothing"
+    assert outcomes["200"] > BATCH / 10, "hardly anything was understood: this proves nothing"
     assert outcomes["502"] > BATCH / 10, "hardly anything was refused: this proves nothing"
