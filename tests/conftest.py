@@ -43,15 +43,20 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it, unless it runs: two of one socket would both answer, each its own clients."""
+        if self.process is not None and self.process.poll() is None:
+            until(self.answers)
+            return
         defaults = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.folder), "--loglevel", "warning"]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(["redis-server", *defaults, *self.options], stdout=log, stderr=log)
         until(self.answers)
 
     def answers(self) -> bool:
+        """Whether it answers, and no other that was at its socket before."""
         client = connect(self.url, timeout=1.0)
         with contextlib.suppress(redis.RedisError), contextlib.closing(client):
-            return bool(client.ping())
+            return self.process is not None and int(client.info("server")["process_id"]) == self.process.pid
         return False
 
     def kill(self) -> None:

@@ -195,10 +195,12 @@ def test_what_cannot_be_put_back_for_want_of_the_store_is_told(apply, store: red
         until(lambda: store.get("gw:revision") == b"2")
         server.kill()
 
-    threading.Thread(target=kill).start()
+    killing = threading.Thread(target=kill)
+    killing.start()
     try:
         result = apply([route("/b")], "--wait", "--timeout", "1", "--rollback-on-failure", "--json")
     finally:
+        killing.join()
         server.start()
     told = json.loads(result.out)
     assert (result.status, told["outcome"], told["revision"], told["rolled_back"]) == (1, "late", 2, None)

@@ -23,9 +23,10 @@ from typing import Any
 
 import jwt
 
-from tests.e2e.conftest import GatewayProcess, Process, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, Process, RedisServer, publish, until
 from tests.e2e.nonce_clients import LIMIT, Client, Mix, Report
 from tests.e2e.strangers import install
+from tests.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "a secret of the cross-talk run, long enough"

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.e2e.conftest import RedisServer, free_port, publish, until
+from tests.e2e.conftest import RedisServer, publish, until
 from tests.e2e.raw import RawClient
 from tests.e2e.running import Running, call, command_line
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -12,10 +12,11 @@ import pytest
 import requests
 
 from tests.e2e import signers
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import RawClient
 from tests.e2e.signers import PUBLIC_ALGORITHMS, IdentityProvider, jwk, pem, private_key, token
 from tests.e2e.witness import install
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish
 from tests.e2e.raw import RawClient
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

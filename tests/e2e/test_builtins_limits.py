@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import requests
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.signers import token
 from tests.e2e.witness import install
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -17,11 +17,12 @@ from uuid import uuid4
 
 import pytest
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import RawClient, head
 from tests.e2e.records import entries, entry_of, lines_of
 from tests.e2e.scripted import ScriptedService
 from tests.e2e.signers import token
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

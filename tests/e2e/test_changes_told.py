@@ -17,8 +17,9 @@ import requests
 
 from gwproxy.cli import main
 from gwproxy.store.configuration import digest_of
-from tests.e2e.conftest import RedisServer, free_port, until
+from tests.e2e.conftest import RedisServer, until
 from tests.e2e.running import Running, call, clean_environment
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

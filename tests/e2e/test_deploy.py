@@ -23,8 +23,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.conftest import GatewayProcess, Process, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, Process, RedisServer, publish, until
 from tests.e2e.raw import Answer, RawClient, head
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 import jwt
 import pytest
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish
 from tests.e2e.errors import JWT_SECRET, ORIGIN, PLUGINS, ask, check
 from tests.e2e.raw import RawClient, chunked, head
 from tests.e2e.scripted import ScriptedService, Seen
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

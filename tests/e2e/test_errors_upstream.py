@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.errors import PLUGINS, ask, check
 from tests.e2e.raw import RawClient
 from tests.e2e.scripted import ScriptedService, Seen
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.e2e.conftest import Process, RedisServer, free_port, publish, until
+from tests.e2e.conftest import Process, RedisServer, publish, until
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

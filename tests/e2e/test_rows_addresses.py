@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import RawClient
 from tests.e2e.scripted import ScriptedService
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

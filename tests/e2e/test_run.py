@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import RedisServer, free_port, publish, until
+from tests.e2e.conftest import RedisServer, publish, until
 from tests.e2e.raw import RawClient, head
 from tests.e2e.running import Running, call, started_in
 from tests.e2e.scripted import OK, ScriptedService
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

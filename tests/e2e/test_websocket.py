@@ -12,10 +12,11 @@ import jwt
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.e2e.conftest import GatewayProcess, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.raw import HOST, RawClient, head
 from tests.e2e.scripted import ScriptedService, Seen
 from tests.e2e.tunnels import HANDSHAKE, SWITCHING, WebSocketService, dial, tunnelled
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

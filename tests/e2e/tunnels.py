@@ -11,7 +11,8 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.e2e.conftest import GatewayProcess, Process, free_port, until
+from tests.e2e.conftest import GatewayProcess, Process, until
+from tests.ports import free_port
 
 HANDSHAKE = (
     "Connection: keep-alive, Upgrade",

@@ -10,6 +10,7 @@ import redis
 
 from gwproxy.errors import CommandFailed
 from gwproxy.store.connection import check_prefix, connect, describe, mask_url
+from tests.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -155,13 +156,6 @@ def tcp(tmp_path):
     for process in running:
         process.kill()
         process.wait()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def succeeds(function):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import socket
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +8,7 @@ import pytest
 import trustme
 
 from tests.conftest import Server
+from tests.ports import free_port
 from tests.store import greenlets
 
 # Without the bounds of the request path: a busy machine must not fail a test. Who tests them sets them.
@@ -253,12 +253,11 @@ def test_another_thread_is_refused_and_disturbs_nobody(run):
 
 @pytest.fixture
 def over_tls():
-    with tempfile.TemporaryDirectory(prefix="gws-") as name, socket.create_server(("127.0.0.1", 0)) as reserved:
-        folder, port = Path(name), reserved.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="gws-") as name:
+        folder, port = Path(name), free_port()
         ca = trustme.CA()
         ca.cert_pem.write_to_path(folder / "ca.pem")
         ca.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
-        reserved.close()
         files = [
             "--tls-cert-file",
             f"{folder}/server.pem",

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.e2e.conftest import GatewayProcess, free_port
+from tests.e2e.conftest import GatewayProcess
+from tests.ports import free_port
 from tests.wire.cases import FOLDER
 from tests.wire.player import Player
 from tests.wire.upstream import Upstream

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 HERE = Path(__file__).parent
 CONF = HERE.parent.parent / "gunicorn.conf.py"
 
@@ -26,12 +28,6 @@ def wait_until(condition, seconds=10.0):
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
     return answer
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 @dataclass
