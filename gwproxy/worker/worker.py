@@ -25,6 +25,7 @@ from gwproxy.worker.connection import Connection, Service
 from gwproxy.worker.environ import listener_environ
 from gwproxy.worker.files import raise_file_limit
 from gwproxy.worker.memory import MemoryLimit
+from gwproxy.worker.preloading import preload
 from gwproxy.worker.quick import QuickHeads
 from gwproxy.worker.refusals import logger
 from gwproxy.worker.request import ParserLimits
@@ -76,6 +77,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Gunicorn calls this in the master, before the fork."""
         super().__init__(*args, **kwargs)
+        preload(getattr(self.app, "app_uri", None))
         self._boots = GatewayWorker._shared_boots = GatewayWorker._shared_boots or Boots()
         self._failed = self._boots.failed(self.age, self.cfg.workers)
 
