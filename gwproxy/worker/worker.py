@@ -170,12 +170,16 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     def _listen(self, settings: Settings, tally: Tally) -> list[StreamServer]:
         tally.watch("connections", lambda: len(self._slots.connections))
         limits = ParserLimits.from_config(self.cfg)
-        quick = QuickHeads(limits.limit_request_line, limits.limit_request_fields, limits.limit_request_field_size)
+        quick: QuickHeads | None = None
+        if settings.http_parser == "quick":
+            quick = QuickHeads(limits.limit_request_line, limits.limit_request_fields, limits.limit_request_field_size)
+        else:
+            logger.warning("slower_parser http_parser=%s", settings.http_parser)  # for those who have forgotten it
         service = Service(
             app=self.wsgi,
             settings=settings,
             limits=limits,
-            quick=quick if settings.http_parser == "quick" else None,
+            quick=quick,
             keepalive=self.cfg.keepalive,
             tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
             tls_ragged_eofs=self.cfg.suppress_ragged_eofs,

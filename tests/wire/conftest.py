@@ -14,11 +14,13 @@ from tests.wire.cases import FOLDER
 from tests.wire.player import Player
 from tests.wire.upstream import Upstream
 
+_DEFAULT = {"GWPROXY_HTTP_PARSER": "quick", "GWPROXY_TRANSPORT": "gateway"}  # whatever the tests as a whole run with
+
 #: The variables that choose between parsers and transports of the gateway: the corpus has to pass with each.
 ENVIRONMENTS: dict[str, dict[str, str]] = {
-    "default": {},
-    "python-parser": {"GWPROXY_HTTP_PARSER": "python"},
-    "requests-transport": {"GWPROXY_TRANSPORT": "requests"},
+    "default": _DEFAULT,
+    "python-parser": _DEFAULT | {"GWPROXY_HTTP_PARSER": "python"},
+    "requests-transport": _DEFAULT | {"GWPROXY_TRANSPORT": "requests"},
 }
 
 #: Those that differ in what a client sends, and in what an upstream answers: it takes too long to play every case with each of them.
@@ -54,6 +56,7 @@ def player(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iter
             env = {"GWPROXY_CONFIG": str(folder / "routes.yaml"), **settings[name], **ENVIRONMENTS[environment]}
             gateway = GatewayProcess(folder, env, workers=1).ready()
             assert ("slower_transport transport=requests" in gateway.output()) == (environment == "requests-transport")
+            assert ("slower_parser http_parser=python" in gateway.output()) == (environment == "python-parser")
             running[key] = gateway, Player(gateway.port, upstream, {})
         return running[key][1]
 
