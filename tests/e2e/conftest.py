@@ -21,6 +21,14 @@ from tests.ports import free_port
 
 HERE = Path(__file__).parent
 
+#: What requests go through: the parser and the transport that the tests as a whole run with, and those of other people.
+PATHS: dict[str, dict[str, str]] = {
+    "default": {},
+    "python-requests": {"GWPROXY_HTTP_PARSER": "python", "GWPROXY_TRANSPORT": "requests"},
+}
+#: The variables that choose between them, and what a worker with the other one says when it starts.
+SLOWER = {"GWPROXY_HTTP_PARSER": "slower_parser http_parser=python", "GWPROXY_TRANSPORT": "slower_transport transport=requests"}
+
 
 def until(condition: Callable[[], object], what: str, within: float = 20.0) -> object:
     """Wait for a condition; its last falsy answer or error is shown if it never comes."""
@@ -105,6 +113,8 @@ class GatewayProcess:
     def ready(self) -> GatewayProcess:
         until(lambda: self.process.child.poll() is not None or self.get("/.well-known/gwproxy/ready").status_code == 200, "a ready worker")
         assert self.process.child.poll() is None, self.process.output()
+        chosen = {name for name in SLOWER if {**os.environ, **self.env}.get(name) in ("python", "requests")}
+        assert {name for name, said in SLOWER.items() if said in self.output()} == chosen  # else a run with the others proves nothing
         return self
 
     def get(self, path: str, **kwargs: object) -> requests.Response:
@@ -146,6 +156,12 @@ def service() -> Iterator[ScriptedService]:
     service = ScriptedService()
     yield service
     service.close()
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def path(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Each of :data:`PATHS`, as variables for a gateway; the tests of a file that asks for it run with both."""
+    return PATHS[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -14,18 +14,15 @@ from pathlib import Path
 import redis
 import requests
 
-from tests.e2e.conftest import until
+from tests.e2e.conftest import SLOWER, until
 
 COMMAND = [sys.executable, "-m", "gwproxy"]
 
-#: Choose between parsers and transports of the gateway: a whole run of the tests may be made with the others.
-MATRIX = ("GWPROXY_HTTP_PARSER", "GWPROXY_TRANSPORT")
-
 
 def clean_environment(state: Path, env: dict[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without settings of gwproxy but :data:`MATRIX`, with a state folder and ``env``."""
+    """Return this process's environment without settings of gwproxy but its parser and transport, with a state folder and ``env``."""
     ours = ("GWPROXY_", "GW_", "JWT_", "GUNICORN_")
-    kept = {name: value for name, value in os.environ.items() if name in MATRIX or not name.startswith(ours)}
+    kept = {name: value for name, value in os.environ.items() if name in SLOWER or not name.startswith(ours)}
     kept.pop("WEB_CONCURRENCY", None)
     return {**kept, "GWPROXY_STATE_DIR": str(state), "GWPROXY_ADMIN_BIND": "off", **(env or {})}  # its port is one for all tests
 

@@ -27,6 +27,7 @@ def gateway(
     redis_server: RedisServer,
     service: ScriptedService,
     strangers: str,
+    path: dict[str, str],
 ) -> GatewayProcess:
     url = service.url
 
@@ -55,9 +56,10 @@ def gateway(
             {"path": "/refused", "upstream": nowhere},
         ],
     }
+    redis_server.client().flushall()  # what the other path has counted
     publish(redis_server, document)
     settings = {"GWPROXY_REDIS_URL": redis_server.url, "GWPROXY_HEADER_TIMEOUT": "0.6", "GWPROXY_BODY_TIMEOUT": "0.6"}
-    return start_gateway(PYTHONPATH=strangers, **settings).ready()
+    return start_gateway(PYTHONPATH=strangers, **settings, **path).ready()
 
 
 @pytest.fixture

@@ -46,7 +46,11 @@ def event(number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def gateway(
-    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService, strangers: str
+    start_gateway: Callable[..., GatewayProcess],
+    redis_server: RedisServer,
+    service: ScriptedService,
+    strangers: str,
+    path: dict[str, str],
 ) -> GatewayProcess:
     def reader(**config: bool) -> list[object]:
         return [{"name": "stranger_reader", "config": config}]
@@ -63,7 +67,8 @@ def gateway(
             {"path": "/read/response", "upstream": url, "max_buffer": 100, "plugins": reader(response=True)},
         ],
     )
-    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, GWPROXY_WRITE_TIMEOUT=str(WRITE_TIMEOUT), PYTHONPATH=strangers).ready()
+    settings = {"GWPROXY_REDIS_URL": redis_server.url, "GWPROXY_WRITE_TIMEOUT": str(WRITE_TIMEOUT), "PYTHONPATH": strangers}
+    return start_gateway(**settings, **path).ready()
 
 
 @pytest.fixture
@@ -323,6 +328,7 @@ def test_a_response_that_breaks_off_while_a_plugin_reads_it_is_502(client: RawCl
     assert (answer.status, answer.json()) == (502, {"error": "Bad Gateway"})
 
 
+@pytest.mark.usefixtures("gateway")
 def test_nothing_is_left_open(service: ScriptedService) -> None:
     """After all that, the workers hold no connection that the service has closed."""
     port = f"{service.port:04X}"

@@ -39,7 +39,11 @@ def scripted() -> Iterator[ScriptedService]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: WebSocketService, scripted: ScriptedService
+    start_gateway: Callable[..., GatewayProcess],
+    redis_server: RedisServer,
+    service: WebSocketService,
+    scripted: ScriptedService,
+    path: dict[str, str],
 ) -> GatewayProcess:
     document: dict[str, Any] = {
         "plugins": [{"name": "cors", "config": {"origins": ["https://app.example.com"]}}],
@@ -52,7 +56,7 @@ def gateway(
         ],
     }
     publish(redis_server, document)
-    return start_gateway(workers=1, GWPROXY_REDIS_URL=redis_server.url).ready()
+    return start_gateway(workers=1, GWPROXY_REDIS_URL=redis_server.url, **path).ready()
 
 
 # ---- messages
