@@ -21,7 +21,7 @@ from gevent.threadpool import ThreadPool
 from gwproxy.background import Background
 from gwproxy.controlplane.collection import Collector
 from gwproxy.controlplane.events import announce
-from gwproxy.controlplane.fleet import Heartbeat, make_worker_id
+from gwproxy.controlplane.fleet import Heartbeat
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.pace import Pace
 from gwproxy.controlplane.parse import Environment, to_json
@@ -32,7 +32,7 @@ from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.health import HealthChecks
 from gwproxy.errors import ConfigurationRefused, StoreUnavailable
 from gwproxy.ports import Store
-from gwproxy.process import descriptors, resident
+from gwproxy.process import Identity, descriptors, make_worker_id, resident
 from gwproxy.registry import Registry
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog
@@ -96,15 +96,19 @@ def _survived(part: str) -> Iterator[None]:
 
 
 class Agent:
-    """Everything of a worker that is not a request."""
+    """Everything of a worker that is not a request.
 
-    def __init__(self, settings: Settings, gateway: Gateway) -> None:
+    :param identity: which worker this is; None: nobody has said, so it gets a name of its own.
+    """
+
+    def __init__(self, settings: Settings, gateway: Gateway, identity: Identity | None = None) -> None:
         self._settings = settings
         self._gateway = gateway
         self._background = Background()
         self._started = time.time()
         self.registry = Registry()
-        self.worker_id = make_worker_id()
+        self._identity = identity or Identity(make_worker_id(os.getpid()))
+        self.worker_id = self._identity.id
         self._ports: WorkerGateway | None = None
         self._watcher: Watcher | None = None
         self._heartbeat: Heartbeat | None = None
@@ -180,7 +184,7 @@ class Agent:
             return
         self._heartbeat = Heartbeat(
             self._configurations,
-            self.worker_id,
+            self._identity,
             lambda: watcher.standing,
             self.registry,
             self._gateway.upstreams,

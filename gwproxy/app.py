@@ -25,6 +25,7 @@ from gwproxy.dataplane.requests_transport import RequestsAdapter
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded, switching_head
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import HttpError
+from gwproxy.process import Identity
 from gwproxy.settings import Settings
 
 log = logging.getLogger("gwproxy.app")
@@ -57,6 +58,7 @@ class App:
         self._budgets = BudgetWatchdog(self.gateway)
         self._loop_watchdog = LoopWatchdog(self._budgets, self.tally)
         self.agent: Agent | None = None
+        self.identity: Identity | None = None  # the worker sets it; another WSGI server does not
         self._ingress = Ingress(())
 
     def start(self) -> None:
@@ -72,7 +74,7 @@ class App:
             log.warning("slower_transport transport=requests")  # for those who have forgotten it
         self._budgets.start()
         self._loop_watchdog.start()
-        self.agent = Agent(settings, self.gateway)
+        self.agent = Agent(settings, self.gateway, self.identity)
         self.agent.start()
 
     def drain(self) -> None:

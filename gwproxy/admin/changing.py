@@ -274,7 +274,7 @@ def carried_out(publisher: Publisher, prepared: Prepared, call: Call, base: int 
     told |= {"outcome": outcome, "revision": published.revision, "digest": published.digest, "rollout": None}
     status = 200
     if call.query.wait:
-        standing = Rollout(call.plane.store, published, timeout=call.query.wait).follow()
+        standing = Rollout(call.plane.store, published, timeout=call.query.wait, known=prepared.workers).follow()
         told["rollout"] = standing.as_data()
         status = 200 if standing.outcome == "done" else 202
     return Answer(told, status, (("ETag", f'"{published.revision}"'),))

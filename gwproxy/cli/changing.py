@@ -105,7 +105,7 @@ def _carry_out(publisher: Publisher, prepared: Prepared, wishes: Wishes, told: d
         if wishes.dry_run or not wishes.wait:
             return 0
         live = Published(prepared.revision, digest_of(prepared.base.data))
-        return _waited(follow(publisher.store, live, wishes.timeout), wishes, told)
+        return _waited(follow(publisher.store, live, wishes.timeout, prepared.workers), wishes, told)
     if not wishes.as_json:
         show_difference(prepared.difference)
         if not prepared.difference:
@@ -147,7 +147,7 @@ def _published(publisher: Publisher, prepared: Prepared, published: Published, w
         if not prepared.workers and not wishes.as_json:
             print_warning("no worker is live: nobody runs it yet")
         return 0
-    standing = follow(publisher.store, published, wishes.timeout)
+    standing = follow(publisher.store, published, wishes.timeout, prepared.workers)
     status = _waited(standing, wishes, told)
     if status != 0:
         publisher.record_failure(prepared.action, published, standing.reason())

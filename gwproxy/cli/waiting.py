@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
 
 from gwproxy.cli.output import counted, print_table, printable
 from gwproxy.controlplane.rollout import Acknowledgement, Rollout, Standing
+from gwproxy.controlplane.roster import Worker
 from gwproxy.store.configuration import ConfigurationStore, Published
 
 _Say = Callable[[str], object]
@@ -17,13 +18,14 @@ _Say = Callable[[str], object]
 _STATES = {"done": "green", "waiting": "yellow", "refused": "red"}
 
 
-def follow(store: ConfigurationStore, published: Published, timeout: float) -> Standing:
+def follow(store: ConfigurationStore, published: Published, timeout: float, known: Sequence[Worker] = ()) -> Standing:
     """Wait until every live worker runs a revision, or it is clear that they will not; progress goes to stderr.
 
     :param timeout: seconds.
+    :param known: heartbeats of the workers that were there before it was published.
     """
     with progress() as say:
-        return Rollout(store, published, timeout=timeout).follow(lambda standing: say(_line(standing)))
+        return Rollout(store, published, timeout=timeout, known=known).follow(lambda standing: say(_line(standing)))
 
 
 def show_workers(standing: Standing) -> None:

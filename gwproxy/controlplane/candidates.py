@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
 
+from gwproxy.controlplane.roster import LOOK_EVERY, SILENCE, SILENT, STOPPED, Roster, Worker
 from gwproxy.controlplane.rules import Rules
 from gwproxy.controlplane.sides import CANDIDATE, LIVE, Numbers
 from gwproxy.errors import CommandFailed, StoreUnavailable
@@ -23,8 +24,6 @@ from gwproxy.store.configuration import ConfigurationStore, Published, digest_of
 log = logging.getLogger("gwproxy.candidates")
 
 LEASE = 10.0  # seconds that a stage outlives its owner
-LOOK_EVERY = 0.05  # seconds between two looks at the workers that are known
-SCAN_EVERY = 0.5  # seconds between two looks for others: that costs a walk through all keys of the store
 
 #: ``waiting``: it has not seen the candidate yet; the others as a worker's heartbeat says.
 State = Literal["waiting", "building", "built", "refused"]
@@ -34,7 +33,7 @@ State = Literal["waiting", "building", "built", "refused"]
 class Acknowledgement:
     """What one worker makes of the candidate.
 
-    :ivar reason: why it refuses it; empty if it does not.
+    :ivar reason: why it refuses it, or does not answer; empty if it does.
     :ivar build_ms: None until it has built it.
     """
 
@@ -46,7 +45,7 @@ class Acknowledgement:
     build_ms: float | None
 
     @classmethod
-    def of(cls, worker: Mapping[str, str], candidate: str) -> Acknowledgement:
+    def of(cls, worker: Worker, candidate: str) -> Acknowledgement:
         """Read it from a heartbeat; one that speaks of another candidate has not seen this one."""
         try:
             said = orjson.loads(worker.get("candidate") or "{}")
@@ -56,6 +55,8 @@ class Acknowledgement:
             said = {"state": "waiting"}
         build = said.get("build_ms")
         state, reason, took = said["state"], str(said.get("error", "")), float(build) if isinstance(build, (int, float)) else None
+        if worker.get("state") == SILENT and state != "refused":
+            state, reason = "waiting", SILENCE  # what it has built, it may never serve
         return cls(worker["id"], worker.get("host", ""), worker.get("pid", ""), state, reason, took)
 
     def as_data(self) -> dict[str, Any]:
@@ -64,8 +65,8 @@ class Acknowledgement:
         return found | {"pid": int(self.pid) if self.pid.isdecimal() else None}
 
     def __str__(self) -> str:
-        told = {"refused": f"refuses it: {self.reason}", "built": "has built it"}.get(self.state, "has not built it")
-        return f"{self.host}/{self.pid} {told}"
+        told = {"refused": "refuses it", "built": "has built it"}.get(self.state, "has not built it")
+        return f"{self.host}/{self.pid} {told}{f': {self.reason}' if self.reason else ''}"
 
 
 class NotStaged(CommandFailed):
@@ -122,7 +123,7 @@ class Candidates:
         """Return how the candidate is; one that is void ends now."""
         settle(self._store, self._audit)
         candidate = self._store.read(data=False)
-        workers = self._workers(candidate) if candidate is not None else ()
+        workers = self._workers(candidate, Roster(self._configurations)) if candidate is not None else ()
         return Status(candidate, workers, self._store.last())
 
     def canary(self, data: bytes, *, base: int, share: float, rules: Rules, comment: str = "", detail: str = "") -> Candidate:
@@ -229,15 +230,12 @@ class Candidates:
 
         :raises NotStaged: that does not come to pass.
         """
-        began = scanned = time.monotonic()
+        began = time.monotonic()
         told: tuple[Acknowledgement, ...] = ()
-        workers = self._workers(candidate)
+        roster = Roster(self._configurations)
         while True:
             self._store.renew(candidate.id, LEASE)
-            if time.monotonic() - scanned >= SCAN_EVERY:
-                scanned, workers = time.monotonic(), self._workers(candidate)
-            else:
-                workers = self._workers(candidate, workers)
+            workers = self._workers(candidate, roster)
             if workers != told:
                 tell(workers)
                 told = workers
@@ -252,13 +250,9 @@ class Candidates:
                 raise NotStaged(f"after {timeout:g} s {'; '.join(map(str, missing))}", workers)
             sleep(LOOK_EVERY)
 
-    def _workers(self, candidate: Candidate, known: Sequence[Acknowledgement] = ()) -> tuple[Acknowledgement, ...]:
-        """Return what each worker makes of it; those that are about to stop have no say.
-
-        :param known: whom to ask; empty: all.
-        """
-        found = self._configurations.heartbeats(worker.id for worker in known) if known else self._configurations.workers()
-        live = [worker for worker in found if worker.get("state") != "draining"]
+    def _workers(self, candidate: Candidate, roster: Roster) -> tuple[Acknowledgement, ...]:
+        """Return what each worker makes of it; those that have stopped, or are about to, have no say."""
+        live = [worker for worker in roster.look() if worker.get("state") not in ("draining", STOPPED)]
         return tuple(Acknowledgement.of(worker, candidate.id) for worker in live)
 
     def _running(self) -> Candidate:

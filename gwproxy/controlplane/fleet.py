@@ -17,6 +17,7 @@ import orjson
 from gwproxy.controlplane.watch import Standing
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import StoreUnavailable
+from gwproxy.process import Identity, is_over, mark_of
 from gwproxy.registry import Registry
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.tally import Tally
@@ -24,11 +25,6 @@ from gwproxy.tally import Tally
 log = logging.getLogger("gwproxy.fleet")
 
 INTERVAL = 2.0  # seconds; an entry that is not renewed is gone after ten
-
-
-def make_worker_id() -> str:
-    """Return a name no other worker has."""
-    return f"{socket.gethostname()}-{os.getpid()}-{os.urandom(3).hex()}"
 
 
 def iso(seconds: float) -> str:
@@ -39,13 +35,17 @@ def iso(seconds: float) -> str:
 class Heartbeat:
     """Writes this worker's entry every two seconds, and at once when something changed.
 
+    After the first, so that its successor is known before a worker is known to be dead, it takes away the entries of those
+    that its master has seen end, and of those of this machine whose processes are no more. So what is left to expire is
+    what hangs or is cut off, and who waits for acknowledgements can tell.
+
     :param candidate: returns what to say of the candidate; None if there is none.
     """
 
     def __init__(
         self,
         store: ConfigurationStore,
-        worker_id: str,
+        identity: Identity,
         standing: Callable[[], Standing],
         registry: Registry,
         upstreams: Upstreams,
@@ -55,7 +55,8 @@ class Heartbeat:
         candidate: Callable[[], dict[str, Any] | None] = lambda: None,
     ) -> None:
         self._store = store
-        self._worker_id = worker_id
+        self._identity = identity
+        self._told_of_the_dead = False
         self._standing = standing
         self._upstreams = upstreams
         self._dropped = dropped
@@ -64,6 +65,7 @@ class Heartbeat:
         self._constant = {
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
+            "process": mark_of(os.getpid()),
             "started": iso(started),
             "plugins": orjson.dumps(
                 {**{r.plugin.name: r.plugin.version for r in registry}, **dict.fromkeys(registry.broken, "broken")}
@@ -81,17 +83,27 @@ class Heartbeat:
         while not self._closed:
             self._now.clear()
             try:
-                self._store.heartbeat(self._worker_id, self.fields())
+                self._store.heartbeat(self._identity.id, self.fields())
+                self._tell_of_the_dead()
             except StoreUnavailable as error:
                 log.debug("heartbeat_failed reason=%s", error)
             self._now.wait(INTERVAL * random.uniform(0.8, 1.0))  # noqa: S311 - jitter
 
     def close(self) -> None:
-        """Stop, and take the entry away."""
+        """Stop, and take the entry away, so that nobody waits for this worker."""
         self._closed = True
         self._now.set()
         with contextlib.suppress(StoreUnavailable):  # it expires by itself
-            self._store.forget(self._worker_id)
+            self._store.forget(self._identity.id)
+
+    def _tell_of_the_dead(self) -> None:
+        """Do so once, as soon as the store can be asked."""
+        if self._told_of_the_dead:
+            return
+        host = self._constant["host"]
+        dead = {worker["id"] for worker in self._store.workers() if worker.get("host") == host and is_over(worker.get("process", ""))}
+        self._store.forget(*dead.union(self._identity.departed))
+        self._told_of_the_dead = True
 
     def fields(self) -> dict[str, str]:
         """Return the entry as it is written."""

@@ -6,21 +6,22 @@ The heartbeat is the acknowledgement: a worker writes it at once when what it ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from gwproxy.controlplane.installed import label
+from gwproxy.controlplane.roster import LOOK_EVERY, SILENCE, SILENT, STOPPED, Roster, Worker
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.configuration import ConfigurationStore, Published, Revision, digest_of
 
-LOOK_EVERY = 0.05  # seconds between two looks at the workers that are known
-SCAN_EVERY = 0.5  # seconds between two looks for others: that costs a walk through all keys of the store
-SILENT = 10  # seconds after which a worker that says nothing counts as gone
+#: What is to be done about workers that are silent.
+ADVICE = (
+    "a worker that is silent hangs, or is cut off from the store, and may go on with what was live before, or its machine is down: "
+    "see to it, then do the same again with --wait"
+)
 
-Worker = Mapping[str, str]
-
-#: ``done``: runs it; ``waiting``: not yet; ``refused``: it will not; ``gone``: stopped, or silent for ten seconds.
+#: ``done``: runs it; ``waiting``: not yet; ``refused``: it will not; ``gone``: it is known to have stopped, or was silent after it ran it.
 State = Literal["done", "waiting", "refused", "gone"]
 
 #: ``done``: all live workers run it; ``refused``: some will not, all others do; ``late``: some did not answer in time;
@@ -97,8 +98,12 @@ class Standing:
             return ""
         if self.store and not self.workers:
             return f"the store cannot be asked: {self.store}"
-        told = "; ".join(self._told(worker) for worker in self.workers if worker.state in ("refused", "waiting"))
-        return f"{told}; the store cannot be asked: {self.store}" if self.store else told
+        parts = [self._told(worker) for worker in self.workers if worker.state in ("refused", "waiting")]
+        if any(worker.state == "waiting" and worker.reason == SILENCE for worker in self.workers):
+            parts.append(ADVICE)
+        if self.store:
+            parts.append(f"the store cannot be asked: {self.store}")
+        return "; ".join(parts)
 
     def _told(self, worker: Acknowledgement) -> str:
         reason = f": {worker.reason}" if worker.reason else ""
@@ -123,10 +128,12 @@ class Standing:
 class Rollout:
     """Follows one revision.
 
-    A worker is waited for as long as its heartbeat lives: a killed one for ten seconds, one that stops in order not at
-    all. One that starts meanwhile is waited for as well.
+    Every worker that is there when it begins is waited for, and every one that starts meanwhile, unless it is known to
+    have stopped: by itself, or as its successor on the same machine says. One that is silent is not: it may hang, or be
+    cut off, and serve what was live before.
 
     :param timeout: seconds.
+    :param known: heartbeats of the workers that were there before it was published.
     """
 
     def __init__(
@@ -135,6 +142,7 @@ class Rollout:
         published: Published,
         *,
         timeout: float = 30.0,
+        known: Sequence[Worker] = (),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -143,9 +151,9 @@ class Rollout:
         self._timeout = timeout
         self._clock = clock
         self._sleep = sleep
-        self._known: dict[str, Acknowledgement] = {}
+        self._roster = Roster(store, known, clock)
+        self._workers: tuple[Acknowledgement, ...] = ()
         self._mark: str | None = None
-        self._scanned = float("-inf")
 
     def follow(self, tell: Callable[[Standing], object] = lambda standing: None) -> Standing:
         """Wait for its end, and return how it ended; the store being away is waited for, too.
@@ -156,22 +164,22 @@ class Rollout:
         told: tuple[Acknowledgement, ...] | None = None
         while True:
             standing = self._look(self._clock() - began)
-            if standing.outcome is not None:
-                return standing
             if standing.workers != told:
                 told = standing.workers
                 tell(standing)
+            if standing.outcome is not None:
+                return standing
             self._sleep(LOOK_EVERY)
 
     def _look(self, seconds: float) -> Standing:
         replaced, by, away = False, None, ""
         try:
             replaced, by = self._overtaken()
-            self._see(self._workers())
+            found = map(self._acknowledgement, self._roster.look())
+            self._workers = tuple(sorted(found, key=lambda worker: (worker.state == "gone", worker.host, worker.pid)))
         except StoreUnavailable as error:
             away = str(error)
-        workers = tuple(sorted(self._known.values(), key=lambda worker: (worker.state == "gone", worker.host, worker.pid)))
-        standing = Standing(self._published.revision, self._published.digest, workers, seconds, None, by, away)
+        standing = Standing(self._published.revision, self._published.digest, self._workers, seconds, None, by, away)
         return replace(standing, outcome=self._outcome(standing, replaced=replaced))
 
     def _outcome(self, standing: Standing, *, replaced: bool) -> Outcome | None:
@@ -202,24 +210,8 @@ class Rollout:
         noted = newest is not None and newest.digest == digest_of(latest.data)
         return True, newest if noted else Revision(latest.revision or self._published.revision + 1, "", "", "external", "", b"")
 
-    def _workers(self) -> Sequence[Worker]:
-        now = self._clock()
-        if now - self._scanned < SCAN_EVERY and self._known:
-            return self._store.heartbeats(self._known)
-        self._scanned = now
-        return self._store.workers()
-
-    def _see(self, workers: Sequence[Worker]) -> None:
-        seen = {worker["id"]: self._acknowledgement(worker) for worker in workers}
-        for worker_id, before in self._known.items():
-            if worker_id not in seen and before.state != "gone":
-                seen[worker_id] = Acknowledgement(
-                    before.id, before.host, before.pid, "gone", before.revision, before.build_ms, f"stopped, or silent for {SILENT} s"
-                )
-        self._known |= seen
-
     def _acknowledgement(self, worker: Worker) -> Acknowledgement:
-        state, reason = self._state(worker), worker.get("error", "")
+        state, reason = self._state(worker)
         revision, build = worker.get("revision", ""), worker.get("build_ms", "")
         return Acknowledgement(
             worker["id"],
@@ -228,13 +220,17 @@ class Rollout:
             state,
             int(revision) if revision.isascii() and revision.isdecimal() else 0,
             float(build) if build.replace(".", "", 1).isdecimal() and build.isascii() else None,
-            {"done": "", "gone": "is about to stop"}.get(state, reason),
+            reason,
         )
 
-    def _state(self, worker: Worker) -> State:
-        state = worker.get("state", "")
-        if state == "draining":
-            return "gone"
-        if worker.get("digest") == self._published.digest and state == "ready":
-            return "done"
-        return "refused" if worker.get("refused") == self._published.digest else "waiting"
+    def _state(self, worker: Worker) -> tuple[State, str]:
+        """Return what a worker makes of it, and why."""
+        state, error = worker.get("state", ""), worker.get("error", "")
+        if state in ("draining", STOPPED):
+            return "gone", "has stopped" if state == STOPPED else "is about to stop"
+        if worker.get("refused") == self._published.digest:
+            return "refused", error
+        runs = worker.get("digest") == self._published.digest
+        if state == SILENT:
+            return ("gone", f"{SILENCE}, after it ran it") if runs else ("waiting", SILENCE)
+        return ("done", "") if runs and state == "ready" else ("waiting", error)

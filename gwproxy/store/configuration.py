@@ -19,6 +19,7 @@ from gwproxy.store.log_tail import LogTail
 from gwproxy.store.subscription import Subscription
 
 HEARTBEAT_TTL = 10  # seconds
+DEPARTED_TTL = 600  # seconds; whoever waits for a worker looks several times a second
 _PAGE = 20  # revisions a round trip: each carries a whole configuration
 _FINGERPRINT = "local v = redis.call('GET', KEYS[1]) if not v or v == '' then return false end return redis.sha1hex(v)"
 
@@ -236,9 +237,30 @@ class ConfigurationStore(Asking):
         # One without fields has expired meanwhile.
         return [{"id": i} | {text_of(name): text_of(value) for name, value in fields.items()} for i, fields in found if fields]
 
-    def forget(self, worker_id: str) -> None:
-        """Remove a worker's heartbeat: it has stopped."""
-        self._ask(lambda: self._client.delete(self._key(f"worker:{worker_id}")))
+    def forget(self, *worker_ids: str) -> None:
+        """Remove heartbeats of workers that are no more, and keep for ten minutes that this is known of them."""
+
+        def send() -> None:
+            pipeline = self._client.pipeline(transaction=True)  # who looks sees one or the other
+            for worker_id in worker_ids:
+                pipeline.delete(self._key(f"worker:{worker_id}"))
+                pipeline.set(self._key(f"departed:{worker_id}"), "1", ex=DEPARTED_TTL)
+            pipeline.execute()
+
+        if worker_ids:
+            self._ask(send)
+
+    def departed(self, ids: Iterable[str]) -> set[str]:
+        """Return which of these workers are known to be no more. Of others without a heartbeat nobody knows."""
+        ids = list(ids)
+
+        def send() -> Any:
+            pipeline = self._client.pipeline(transaction=False)
+            for worker_id in ids:
+                pipeline.exists(self._key(f"departed:{worker_id}"))
+            return pipeline.execute()
+
+        return {worker_id for worker_id, known in zip(ids, self._ask(send), strict=True) if known} if ids else set()
 
     def subscribe(self, *, ping_every: float = 3.0, patience: float = 2.0) -> Subscription:
         """Return what hears of changes; it connects when it is first waited on."""

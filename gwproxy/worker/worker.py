@@ -29,6 +29,7 @@ from gwproxy.worker.preloading import preload
 from gwproxy.worker.quick import QuickHeads
 from gwproxy.worker.refusals import logger
 from gwproxy.worker.request import ParserLimits
+from gwproxy.worker.siblings import Siblings
 from gwproxy.worker.slots import Slots
 
 #: Seconds between two looks at whether the worker is to stop.
@@ -64,7 +65,8 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
 
     An app that has the methods ``start()``, ``drain()`` and ``stop()`` is told: once after the fork, before the first
     connection is accepted; when the worker has stopped accepting; and at its end. What they raise is logged. If it has
-    an attribute ``settled``, nothing is accepted before that is true, for 10 seconds at most.
+    an attribute ``settled``, nothing is accepted before that is true, for 10 seconds at most. If it has an attribute
+    ``identity``, that is set to the worker's :class:`~gwproxy.process.Identity` before it is started.
 
     At ``worker_connections`` connections, idle ones make room for new ones. If none is idle nothing is accepted: further
     ones wait in the kernel's backlog, or are taken by another worker.
@@ -73,6 +75,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     alive: bool
     _slots: Slots
     _shared_boots: Boots | None = None
+    _siblings = Siblings()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Gunicorn calls this in the master, before the fork."""
@@ -80,6 +83,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         preload(getattr(self.app, "app_uri", None))
         self._boots = GatewayWorker._shared_boots = GatewayWorker._shared_boots or Boots()
         self._failed = self._boots.failed(self.age, self.cfg.workers)
+        self._token = GatewayWorker._siblings.add(self)
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -110,6 +114,8 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         listening_on([*(sock.getsockname() for sock in self.sockets), *admin_addresses(settings.admin_bind)])
         if not self._wait_after_crashes():
             return
+        if hasattr(self.wsgi, "identity"):
+            self.wsgi.identity = self._siblings.identity(self._token)
         try:
             self._tell_app("start")
             self._await_app()

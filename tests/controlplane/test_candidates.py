@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,17 @@ def test_what_one_does_not_build_in_time_is_withdrawn(fleet: Fleet) -> None:
         fleet.people.stage(TWO, base=1, timeout=0.2, sleep=lambda seconds: fleet.workers[0].turn())
     assert [worker.state for worker in caught.value.workers] == ["built", "waiting"]
     assert fleet.ended()[0] == "refused"
+
+
+def test_what_one_has_built_that_fell_silent_is_withdrawn(fleet: Fleet) -> None:
+    def sleep(seconds: float) -> None:
+        fleet.workers[0].turn()
+        fleet.client.delete("gw:worker:w2")  # as if it had expired
+        time.sleep(0.01)
+
+    fleet.turn()
+    with pytest.raises(NotStaged, match=r"^after 0.2 s [^;]*/\d+ has not built it: silent for 10 s$"):
+        fleet.people.stage(TWO, base=1, timeout=0.2, sleep=sleep)
 
 
 def test_nobody_can_stage_where_nobody_is(fleet: Fleet) -> None:

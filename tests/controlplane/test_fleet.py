@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import threading
 import time
 
@@ -11,10 +13,11 @@ import fakeredis
 import pytest
 
 from gwproxy import Plugin
-from gwproxy.controlplane.fleet import Heartbeat, iso, make_worker_id
+from gwproxy.controlplane.fleet import Heartbeat, iso
 from gwproxy.controlplane.watch import Standing
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.model import Target, Upstream
+from gwproxy.process import Identity, mark_of
 from gwproxy.registry import Registry
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.tally import Tally
@@ -26,8 +29,18 @@ class Some(Plugin):
 
 
 @pytest.fixture
-def client() -> fakeredis.FakeRedis:
-    return fakeredis.FakeRedis(decode_responses=True)
+def server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def client(server: fakeredis.FakeServer) -> fakeredis.FakeRedis:
+    return fakeredis.FakeRedis(server=server, decode_responses=True)
+
+
+@pytest.fixture
+def store(server: fakeredis.FakeServer) -> ConfigurationStore:
+    return ConfigurationStore(fakeredis.FakeRedis(server=server))
 
 
 @pytest.fixture
@@ -36,7 +49,7 @@ def standing() -> Standing:
 
 
 @pytest.fixture
-def heartbeat(client: fakeredis.FakeRedis, standing: Standing) -> Heartbeat:
+def heartbeat(store: ConfigurationStore, standing: Standing) -> Heartbeat:
     upstreams = Upstreams()
     live = upstreams.named("users", Upstream(targets=(Target(url="http://10.0.0.1:8000"),)))
     live.places.take()
@@ -46,8 +59,8 @@ def heartbeat(client: fakeredis.FakeRedis, standing: Standing) -> Heartbeat:
     tally.watch("connections", lambda: 5)
     registry.broken["gone"] = "does not import"
     return Heartbeat(
-        ConfigurationStore(client),
-        "w1",
+        store,
+        Identity("w1", ("w0",)),
         lambda: standing,
         registry,
         upstreams,
@@ -60,6 +73,7 @@ def heartbeat(client: fakeredis.FakeRedis, standing: Standing) -> Heartbeat:
 
 def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
     fields = heartbeat.fields()
+    assert fields["process"] == mark_of(os.getpid()) != ""
     assert (fields["pid"], fields["revision"], fields["digest"], fields["state"]) == (str(os.getpid()), "7", "abc", "ready")
     assert fields["started"] == "2026-09-21T14:13:20.000Z"
     assert fields["applied_at"] == "2026-09-21T14:13:20.500Z"
@@ -97,11 +111,34 @@ def test_it_expires_is_renewed_at_once_when_asked_and_taken_away_at_the_end(
     heartbeat.close()
     thread.join(10)
     assert client.exists("gw:worker:w1") == 0
+    assert client.exists("gw:departed:w1") == 1
 
 
-def test_worker_ids_are_unique() -> None:
-    assert make_worker_id() != make_worker_id()
-    assert str(os.getpid()) in make_worker_id()
+def test_with_its_first_entry_it_takes_away_those_of_the_dead(
+    heartbeat: Heartbeat, store: ConfigurationStore, client: fakeredis.FakeRedis
+) -> None:
+    host, mine = socket.gethostname(), mark_of(os.getpid())
+    dead = subprocess.Popen(["sleep", "60"])
+    mark = mark_of(dead.pid)
+    dead.kill()
+    dead.wait()
+    others = {
+        "killed": {"host": host, "process": mark},
+        "elsewhere": {"host": "another", "process": mark},  # a container may have a name for itself
+        "unknown": {"host": host, "process": ""},
+        "alive": {"host": host, "process": mine},
+    }
+    for worker, fields in others.items():
+        store.heartbeat(worker, fields)
+    thread = threading.Thread(target=heartbeat.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not client.exists("gw:departed:w0") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert {worker["id"] for worker in store.workers()} == {"elsewhere", "unknown", "alive", "w1"}
+    assert store.departed(["w0", *others]) == {"w0", "killed"}  # of w0 its master knew
+    heartbeat.close()
+    thread.join(10)
 
 
 def test_never_is_empty() -> None:

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import redis
 
-from gwproxy.controlplane.rollout import Rollout, Standing
+from gwproxy.controlplane.rollout import ADVICE, Rollout, Standing
+from gwproxy.controlplane.roster import Worker
 from gwproxy.store.configuration import ConfigurationStore, Published
+from tests.conftest import until as wait_until
 
 OLD, NEW, THEIRS = b'["old"]', b'["new"]', b'["theirs"]'
 
 
 class Fleet:
-    """Workers under the test's control, and a clock that moves a tenth of a second with each look."""
+    """Workers under the test's control, and a clock that moves with each look.
+
+    :ivar looks_for_others: whether so much that each look is for other workers, too.
+    """
+
+    looks_for_others = True
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
@@ -28,16 +35,16 @@ class Fleet:
             held |= {"revision": str(runs.revision), "digest": runs.digest}
         self.store.heartbeat(f"w{pid}", held)
 
-    def follow(self, published: Published, *steps: Callable[[], object], timeout: float = 5.0) -> Standing:
+    def follow(self, published: Published, *steps: Callable[[], object], timeout: float = 5.0, known: Sequence[Worker] = ()) -> Standing:
         """Follow a revision; one step is taken between two looks."""
         pending = list(steps)
 
         def sleep(_: float) -> None:
-            self.now += 0.6  # so that each look is for other workers, too
+            self.now += 0.6 if self.looks_for_others else 0.01
             if pending:
                 pending.pop(0)()
 
-        rollout = Rollout(self.store, published, timeout=timeout, clock=lambda: self.now, sleep=sleep)
+        rollout = Rollout(self.store, published, timeout=timeout, known=known, clock=lambda: self.now, sleep=sleep)
         return rollout.follow(self.told.append)
 
 
@@ -62,7 +69,7 @@ def test_it_is_done_when_every_worker_runs_it(fleet: Fleet, old: Published) -> N
     ended = fleet.follow(new, lambda: fleet.beat(1, new, build_ms="3.2"), lambda: fleet.beat(2, new))
     assert (ended.outcome, ended.reason(), states(ended)) == ("done", "", {"1": "done", "2": "done"})
     assert [worker.build_ms for worker in ended.workers] == [3.2, None]
-    assert [standing.count("done") for standing in fleet.told] == [0, 1]
+    assert [standing.count("done") for standing in fleet.told] == [0, 1, 2]
     assert ended.seconds == pytest.approx(1.2)
 
 
@@ -105,7 +112,7 @@ def test_workers_that_come_are_waited_for_and_those_that_go_are_not(fleet: Fleet
     new = fleet.store.publish(NEW, actor="me")
 
     def changes() -> None:
-        fleet.store.forget("w1")  # killed: its heartbeat is over
+        fleet.store.forget("w1")  # its successor has found it dead
         fleet.beat(2, old, "draining")
         fleet.beat(4, None, "starting")
 
@@ -113,6 +120,58 @@ def test_workers_that_come_are_waited_for_and_those_that_go_are_not(fleet: Fleet
     assert (ended.outcome, states(ended)) == ("done", {"1": "gone", "2": "gone", "3": "done", "4": "done"})
     assert [worker.pid for worker in ended.workers] == ["3", "4", "1", "2"]
     assert ended.live == 2
+
+
+SILENT = [  # what it had said before its heartbeat expired, and what becomes of it
+    pytest.param(lambda fleet, old, new: fleet.beat(1, old), "late", "waiting", "silent for 10 s", id="nothing"),
+    pytest.param(lambda fleet, old, new: fleet.beat(1, new), "done", "gone", "silent for 10 s, after it ran it", id="ran-it"),
+    pytest.param(lambda fleet, old, new: fleet.beat(1, old, "draining"), "done", "gone", "has stopped", id="was-about-to-stop"),
+    pytest.param(
+        lambda fleet, old, new: fleet.beat(1, old, "refused", "no GW_X", refused=new.digest),
+        "refused",
+        "refused",
+        "no GW_X",
+        id="refused-it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("says", "outcome", "state", "reason"), SILENT)
+def test_a_worker_that_falls_silent_is_late_unless_it_has_answered(
+    fleet: Fleet, old: Published, says: Callable[..., None], outcome: str, state: str, reason: str
+) -> None:
+    fleet.beat(1, old)
+    fleet.beat(2, old)
+    new = fleet.store.publish(NEW, actor="me")
+
+    def expire() -> None:
+        fleet.client.pexpire("gw:worker:w1", 1)
+        wait_until(lambda: not fleet.client.exists("gw:worker:w1"))
+
+    ended = fleet.follow(new, lambda: says(fleet, old, new), expire, lambda: fleet.beat(2, new))
+    assert (ended.outcome, states(ended)) == (outcome, {"1": state, "2": "done"})
+    assert {worker.pid: worker.reason for worker in ended.workers}["1"] == reason
+    assert ended.reason().endswith(ADVICE) == (outcome == "late")
+
+
+def test_a_silent_worker_is_waited_for_until_it_speaks_or_is_found_dead(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    fleet.beat(2, old)
+    new = fleet.store.publish(NEW, actor="me")
+    fleet.client.delete("gw:worker:w1", "gw:worker:w2")
+    known = [{"id": worker, "host": "one", "pid": worker[1:]} for worker in ("w1", "w2")]
+    ended = fleet.follow(new, lambda: None, lambda: fleet.beat(1, new), lambda: fleet.store.forget("w2"), known=known)
+    assert (ended.outcome, states(ended)) == ("done", {"1": "done", "2": "gone"})
+    assert states(fleet.told[0]) == {"1": "waiting", "2": "waiting"}
+    assert fleet.follow(new, known=known, timeout=1).outcome == "done"
+
+
+def test_who_takes_the_place_of_one_that_stopped_is_waited_for(fleet: Fleet, old: Published) -> None:
+    fleet.beat(1, old)
+    new = fleet.store.publish(NEW, actor="me")
+    fleet.looks_for_others = False
+    ended = fleet.follow(new, lambda: fleet.beat(2, None, "starting"), lambda: fleet.store.forget("w1"), lambda: fleet.beat(2, new))
+    assert (ended.outcome, states(ended)) == ("done", {"1": "gone", "2": "done"})
 
 
 def test_without_workers_it_waits_for_one_to_come(fleet: Fleet) -> None:

@@ -214,23 +214,57 @@ def test_clocks_that_are_off_change_neither_the_rollout_nor_what_is_recorded(gat
     assert {int(beat["pid"]) for beat in wrong} == children(ahead)  # their clock is off indeed
 
 
-def test_a_gateway_killed_in_the_middle_of_a_rollout_is_not_waited_for_and_catches_up(
+def killed(gateway: GatewayProcess) -> set[int]:
+    """Kill a gateway as a machine's loss of power does; return its workers."""
+    lost = children(gateway)
+    for pid in (gateway.process.child.pid, *lost):
+        os.kill(pid, signal.SIGKILL)
+    gateway.process.child.wait()
+    return lost
+
+
+def again(gateways: Gateways, start_gateway: Callable[..., GatewayProcess]) -> GatewayProcess:
+    """Start the first gateway again, with the state it had."""
+    state = Path(gateways.each[0].env["GWPROXY_STATE_DIR"])
+    gateways.each[0] = start_gateway(state.parent, GWPROXY_REDIS_URL=gateways.server.url).ready()
+    return gateways.each[0]
+
+
+def test_a_gateway_killed_in_the_middle_of_a_rollout_and_started_again_is_followed_to_its_new_workers(
     gateways: Gateways, start_gateway: Callable[..., GatewayProcess]
 ) -> None:
     dying, staying = gateways.each
-    with Traffic([staying]) as traffic, gateways.rollout("--json", of=dying) as (command, _):
-        lost = children(dying)  # the first of them hangs and has not acknowledged; the other one had
-        for pid in (dying.process.child.pid, *lost):
-            os.kill(pid, signal.SIGKILL)
-        dying.process.child.wait()
+    with Traffic([staying]) as traffic, gateways.rollout("--json", of=dying) as (command, number):
+        lost = killed(dying)  # the first of them hangs and has not acknowledged; the other one had
+        new = again(gateways, start_gateway)
         done = command.ended()
     assert (done["status"], done["outcome"]) == (0, "done"), done
     states = {worker["pid"]: worker["state"] for worker in done["rollout"]["workers"]}
-    assert states.keys() == lost | children(staying)
-    assert states[min(lost)] == "gone"
+    assert states.keys() >= {min(lost)} | children(staying)
+    assert states.pop(min(lost)) == "gone"
     assert {states[pid] for pid in children(staying)} == {"done"}
+    assert {state for pid, state in states.items() if pid in children(new)} == {"done"}
     assert traffic.failures == []
-    gateways.settle()
-    gateways.each[0] = start_gateway(Path(dying.env["GWPROXY_STATE_DIR"]).parent, GWPROXY_REDIS_URL=gateways.server.url).ready()
-    live = gateways.store.latest()
-    gateways.all_run(live.revision or 0, live.data or b"")
+    gateways.all_run(done["revision"], gateways.document(number))
+
+
+def test_a_gateway_lost_in_the_middle_of_a_rollout_is_named_and_catches_up_when_it_is_back(
+    gateways: Gateways, start_gateway: Callable[..., GatewayProcess]
+) -> None:
+    dying, staying = gateways.each
+    with Traffic([staying]) as traffic, gateways.rollout("--json", "--timeout", "4", of=dying) as (command, number):
+        lost = killed(dying)
+        for key in gateways.client.scan_iter("gw:worker:*"):
+            if int(gateways.client.hget(key, "pid") or 0) in lost:
+                gateways.client.pexpire(key, 1)  # instead of in ten seconds
+        done = command.ended()
+    assert (done["status"], done["outcome"]) == (1, "late"), done
+    states = {worker["pid"]: worker["state"] for worker in done["rollout"]["workers"]}
+    assert states.keys() == lost | children(staying)
+    assert states[min(lost)] == "waiting"  # the other one had acknowledged; whether the command had looked by then is left open
+    assert {states[pid] for pid in children(staying)} == {"done"}
+    assert f"/{min(lost)} did not answer within 4." in done["rollout"]["reason"]
+    assert "or its machine is down: see to it" in done["rollout"]["reason"]
+    assert traffic.failures == []
+    again(gateways, start_gateway)
+    gateways.all_run(done["revision"], gateways.document(number))

@@ -51,6 +51,21 @@ class Desk:
     def workers(self) -> list[dict[str, str]]:
         return self.rich.heartbeats(self.server.client())
 
+    def everybody(self) -> set[str]:
+        return self.pids(self.rich) | self.pids(self.poor)
+
+    def acknowledged(self) -> int:
+        """How many workers say that they run the newest revision."""
+        revision = self.server.client().get("gw:revision")
+        return sum(worker["revision"] == revision for worker in self.workers())
+
+    def expire(self, pid: str) -> None:
+        """Let a worker's heartbeat expire now, instead of in ten seconds."""
+        client = self.server.client()
+        (key,) = client.scan_iter(f"gw:worker:*-{pid}-*")
+        client.pexpire(key, 1)
+        until(lambda: not client.exists(key), "it to expire")
+
     def pids(self, gateway: GatewayProcess) -> set[str]:
         """The workers of one gateway, as the kernel knows them."""
         master = gateway.process.child.pid
@@ -148,18 +163,52 @@ def test_a_worker_that_hangs_is_named_when_the_time_is_over(desk: Desk) -> None:
     assert again.stdout.startswith("nothing to change: ")
 
 
-def test_a_worker_that_is_killed_is_not_waited_for_and_its_successor_is(desk: Desk) -> None:
+def test_a_worker_whose_heartbeat_expires_is_late_and_not_taken_for_gone(desk: Desk) -> None:
+    hanging = min(desk.pids(desk.poor))
+    os.kill(int(hanging), signal.SIGSTOP)
+    try:
+        rollout = desk.start("apply", desk.file("/start", "/silent"), "--wait", "--timeout", "4")
+        until(lambda: desk.acknowledged() == 3, "three workers")
+        desk.expire(hanging)
+        out, err = rollout.communicate(timeout=60)
+    finally:
+        os.kill(int(hanging), signal.SIGCONT)
+    assert rollout.returncode == 1
+    assert f"/{hanging} did not answer within 4." in err
+    assert "see to it, then do the same again with --wait" in err
+    (row,) = [line.split(maxsplit=5) for line in out.splitlines() if hanging in line.split()]
+    assert row[-1].split(maxsplit=1) == ["waiting", "silent for 10 s"]
+    again = desk.run("apply", desk.file("/start", "/silent"), "--wait")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["killed", "killed-after-its-heartbeat-expired"])
+def test_a_worker_that_is_killed_is_not_waited_for_and_its_successor_is(desk: Desk, silent: bool) -> None:
     killed = max(desk.pids(desk.poor))
     os.kill(int(killed), signal.SIGSTOP)  # so that it has not answered when it dies
-    rollout = desk.start("apply", desk.file("/start", "/killed"), "--wait", "--timeout", "40", "--json")
-    until(lambda: sum(worker["revision"] == desk.server.client().get("gw:revision") for worker in desk.workers()) >= 3, "three workers")
+    rollout = desk.start("apply", desk.file("/start", f"/killed-{silent}"), "--wait", "--timeout", "40", "--json")
+    until(lambda: desk.acknowledged() == 3, "three workers")
+    if silent:
+        desk.expire(killed)
     os.kill(int(killed), signal.SIGKILL)
     out, err = rollout.communicate(timeout=60)
     assert rollout.returncode == 0, (out, err)
-    states = {str(worker["pid"]): worker["state"] for worker in json.loads(out)["rollout"]["workers"]}
-    # On a busy machine its heartbeat may have been over before the first look: then it was never waited for.
-    assert states.pop(killed, "gone") == "gone"
+    told = json.loads(out)["rollout"]
+    states = {str(worker["pid"]): worker["state"] for worker in told["workers"]}
+    assert states.pop(killed) == "gone"
     assert {pid for pid, state in states.items() if state == "done"} == desk.pids(desk.rich) | desk.pids(desk.poor)
+    assert told["seconds"] < 9  # its heartbeat would have lived for longer than that
+
+
+def test_of_a_worker_that_died_before_nobody_speaks_once_its_successor_is_there(desk: Desk) -> None:
+    killed = max(desk.pids(desk.poor))
+    os.kill(int(killed), signal.SIGKILL)
+    until(
+        lambda: len(desk.pids(desk.poor) - {killed}) == 2 and {beat["pid"] for beat in desk.workers()} == desk.everybody(), "its successor"
+    )
+    done, told = desk.told("apply", desk.file("/start", "/died-before"), "--wait")
+    assert (done, told["outcome"]) == (0, "done")
+    assert {str(worker["pid"]) for worker in told["rollout"]["workers"]} == desk.everybody()
 
 
 def test_of_two_at_once_one_wins_and_the_other_is_told(desk: Desk) -> None:

@@ -315,8 +315,12 @@ def test_a_heartbeat_is_the_whole_truth_and_is_forgotten(store, client):
     assert 8_000 < client.pttl("gw:worker:host-1-a") <= 10_000
     assert store.heartbeats(["host-2-b", "gone"]) == [{"id": "host-2-b", "state": "starting"}]
     assert store.heartbeats([]) == []
-    store.forget("host-1-a")
+    store.forget()
+    store.forget("host-1-a", "host-3-c")
     assert [worker["id"] for worker in store.workers()] == ["host-2-b"]
+    assert store.departed(["host-1-a", "host-2-b", "host-3-c", "other"]) == {"host-1-a", "host-3-c"}
+    assert store.departed([]) == set()
+    assert 590_000 < client.pttl("gw:departed:host-1-a") <= 600_000
 
 
 def test_workers_of_other_gateways_are_not_ours(client):
@@ -330,6 +334,7 @@ def test_workers_of_other_gateways_are_not_ours(client):
 def test_S06_only_configuration_and_history_have_no_lifetime(store, client):
     store.publish(ONE, actor="me")
     store.heartbeat("w", {"state": "ready"})
+    store.forget("v")
     assert sorted(key for key in client.scan_iter() if client.ttl(key) < 0) == [b"gw:history", b"gw:revision", b"gw:routes"]
 
 
@@ -384,6 +389,7 @@ def test_Q03_every_method_says_that_the_store_is_away():
             lambda: store.note_external(ONE, "d"),
             lambda: store.heartbeat("w", {"a": "b"}),
             lambda: store.forget("w"),
+            lambda: store.departed(["w"]),
             lambda: next(store.follow()),
             lambda: store.subscribe().wait(0.1),
         ):
