@@ -35,7 +35,12 @@ def full() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def gateway(
-    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService, full: int, strangers: str
+    start_gateway: Callable[..., GatewayProcess],
+    redis_server: RedisServer,
+    service: ScriptedService,
+    full: int,
+    strangers: str,
+    path: dict[str, str],
 ) -> GatewayProcess:
     url, nowhere = service.url, f"http://127.0.0.1:{free_port()}"
     document = {
@@ -59,7 +64,7 @@ def gateway(
         ],
     }
     publish(redis_server, document)
-    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=strangers).ready()
+    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=strangers, **path).ready()
 
 
 @pytest.fixture

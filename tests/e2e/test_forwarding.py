@@ -14,9 +14,11 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def gateway(start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService) -> GatewayProcess:
+def gateway(
+    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService, path: dict[str, str]
+) -> GatewayProcess:
     publish(redis_server, [{"path": "/", "upstream": service.url}])
-    return start_gateway(GWPROXY_REDIS_URL=redis_server.url).ready()
+    return start_gateway(GWPROXY_REDIS_URL=redis_server.url, **path).ready()
 
 
 def test_R02_nobody_gets_the_cookies_of_another(gateway: GatewayProcess, service: ScriptedService) -> None:

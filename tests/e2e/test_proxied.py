@@ -28,7 +28,9 @@ def proxy(source: str, *, tlv: bytes = b"") -> bytes:
 
 
 @pytest.fixture(scope="module")
-def gateway(start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService) -> GatewayProcess:
+def gateway(
+    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, service: ScriptedService, path: dict[str, str]
+) -> GatewayProcess:
     """A gateway behind a balancer that sends PROXY headers, and behind proxies in 10.0.0.0/8 and on this machine."""
     document = {
         "plugins": [{"name": "access_log"}],
@@ -37,6 +39,7 @@ def gateway(start_gateway: Callable[..., GatewayProcess], redis_server: RedisSer
             {"path": "/limited", "upstream": service.url, "plugins": [{"name": "rate_limit", "config": {"limit": 2}}]},
         ],
     }
+    redis_server.client().flushall()  # what the other path has logged and counted
     publish(redis_server, document)
     gateway = start_gateway(
         workers=1,
@@ -44,6 +47,7 @@ def gateway(start_gateway: Callable[..., GatewayProcess], redis_server: RedisSer
         GWPROXY_PROXY_PROTOCOL="v2",
         GWPROXY_PROXY_FROM="127.0.0.0/8",
         GWPROXY_TRUSTED_PROXIES="127.0.0.0/8,10.0.0.0/8",
+        **path,
     )
 
     def ready() -> bool:
