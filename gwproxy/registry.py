@@ -12,7 +12,8 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, distributions, entry_points
+from functools import lru_cache
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any, TypeVar
 
 import pluggy
@@ -262,4 +263,11 @@ def _checked(plugin: object, name: str | None) -> Plugin:
 
 
 def _package(point: EntryPoint) -> str:
-    return f"{point.dist.name} {point.dist.version}" if point.dist is not None else "an unnamed package"
+    return _name_and_version(point.dist) if point.dist is not None else "an unnamed package"
+
+
+@lru_cache(maxsize=32)
+def _name_and_version(package: Distribution) -> str:
+    """Read them once for all plugins of a package: each look parses its metadata, the whole of its README included."""
+    metadata = package.metadata
+    return f"{metadata['Name']} {metadata['Version']}"
