@@ -27,6 +27,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=positive, default=2, help="seconds a run (2)")
     parser.add_argument("--gateways", default="", metavar="A,B", help="only these gateways, such as nginx,gwproxy")
     parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout of gwproxy, measured beside this one")
+    parser.add_argument("--compiled", action="store_true", help="measure this checkout compiled, too (needs a C compiler)")
     parser.add_argument("--profile", action="store_true", help="instead of the table: where the time of the five-plugin job goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers go")
     parser.add_argument("--keep", action="store_true", help="write the table, all numbers and the plot to results/")
@@ -48,10 +49,12 @@ def main() -> int:
     asked = options()
     signal.signal(signal.SIGTERM, _interrupt)
     trees = {"gwproxy": TREE, **{f"gwproxy@{tree.resolve().name}": tree.resolve() for tree in asked.tree}}
-    bench = Bench(asked.seconds, asked.rounds, trees, tuple(filter(None, asked.gateways.split(","))))
     os.environ["PATH"] += os.pathsep + "/usr/sbin"  # where Debian keeps servers
     try:
         tools.debian()
+        if asked.compiled:
+            trees["gwproxy-compiled"] = tools.compiled(TREE)
+        bench = Bench(asked.seconds, asked.rounds, trees, tuple(filter(None, asked.gateways.split(","))))
         with bench:
             if asked.profile:
                 print(profile(bench, RESULTS).read_text())

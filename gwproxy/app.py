@@ -25,7 +25,7 @@ from gwproxy.dataplane.requests_transport import RequestsAdapter
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded, switching_head
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import HttpError
-from gwproxy.process import Identity
+from gwproxy.process import Identity, compiled
 from gwproxy.settings import Settings
 
 log = logging.getLogger("gwproxy.app")
@@ -72,6 +72,7 @@ class App:
         if settings.transport == "requests":
             self.upstreams.transport = RequestsAdapter
             log.warning("slower_transport transport=requests")  # for those who have forgotten it
+        log.info("app_started compiled=%s", "yes" if compiled() else "no")
         self._budgets.start()
         self._loop_watchdog.start()
         self.agent = Agent(settings, self.gateway, self.identity)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from mypy_extensions import mypyc_attr
+
 from gwproxy.errors import Aborted
 from gwproxy.http.headers import Headers
 from gwproxy.messages import Request, Response
@@ -97,6 +99,7 @@ class Shadowed:
     detail: str
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Context:
     """One request on its way through the gateway.
 

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
+from mypy_extensions import mypyc_attr
 from werkzeug.datastructures import ImmutableMultiDict
 from werkzeug.http import parse_cookie
 
@@ -15,6 +16,7 @@ from gwproxy.http.bodies import NoBody, RequestBody, ResponseBody
 from gwproxy.http.headers import Headers
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Request:
     """The client's request, in the form that is forwarded.
 
@@ -106,13 +108,26 @@ class Request:
 
     def copy(self) -> Request:
         """Return a request with its own headers, and the same body."""
-        new = Request.__new__(Request)
-        for name in Request.__slots__:
-            setattr(new, name, getattr(self, name))
-        new.headers = self.headers.copy()
+        new = Request(
+            self.method,
+            self.path,
+            self.query_string,
+            self.headers.copy(),
+            host_header=self.host_header,
+            host=self.host,
+            scheme=self.scheme,
+            remote_addr=self.remote_addr,
+            peer=self.peer,
+            forwarded=self.forwarded,
+            http_version=self.http_version,
+            upgrade=self.upgrade,
+            body=self.body,
+        )
+        new._max_buffer = self._max_buffer
         return new
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Response:
     """What will leave, from an upstream or from the gateway itself.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
 import socket
@@ -78,6 +79,12 @@ def _start(pid: int) -> str:
     except (OSError, ValueError):
         return ""
     return "over" if state in "ZX" else rest[18]
+
+
+def compiled() -> bool:
+    """Return whether what every request passes runs as C: setup.py compiles it where ``GWPROXY_COMPILE=1`` asks for it."""
+    found = importlib.util.find_spec("gwproxy.stream")
+    return found is not None and not str(found.origin).endswith(".py")
 
 
 def resident() -> int:

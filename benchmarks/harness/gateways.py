@@ -228,7 +228,7 @@ class Gwproxy(Gateway):
 
 def interpreter(tree: Path) -> str:
     """Return the Python of a checkout: its own environment's where it has one, for it may need other packages."""
-    if tree == TREE:
+    if TREE in (tree, *tree.parents):  # a compiled copy, too
         return sys.executable
     for folder in (".venv-test", ".venv"):
         if (found := tree / folder / "bin" / "python").exists():

@@ -50,6 +50,20 @@ def py_spy() -> Path:
     return _pypi("py-spy", "py-spy")
 
 
+def compiled(tree: Path) -> Path:
+    """Return a copy of a checkout that is compiled; made anew each time, from the files as they are now.
+
+    :raises Failed: there is no C compiler, or no Python headers.
+    """
+    copy = CACHE / "compiled"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(tree / "gwproxy", copy / "gwproxy", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    for name in ("setup.py", "setup.cfg", "README.md", "LICENSE", "gunicorn.conf.py"):
+        shutil.copy(tree / name, copy)
+    _call(["env", "GWPROXY_COMPILE=1", sys.executable, "setup.py", "-q", "build_ext", "--inplace"], copy)
+    return copy
+
+
 def _pypi(package: str, command: str) -> Path:
     """Install a program that comes as a package, in a folder of its own; return its path."""
     folder = CACHE / package

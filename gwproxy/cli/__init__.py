@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import click
 
 from gwproxy.cli import failures
+from gwproxy.process import compiled
 
 #: Every command: where it is, and what the overview says. Kept here so that the overview imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -82,7 +83,7 @@ def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool
     if wanted and not ctx.resilient_parsing:
         from importlib.metadata import version
 
-        click.echo(f"gwproxy {version('gwproxy')}")
+        click.echo(f"gwproxy {version('gwproxy')}{' (compiled)' if compiled() else ''}")
         ctx.exit()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from mypy_extensions import mypyc_attr
+
 from gwproxy.dataplane import wire
 from gwproxy.dataplane.failures import ClientLeft, Failure, Phase, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
@@ -60,6 +62,7 @@ def exchange(request: UpstreamRequest, connection: Connection, *, keepalive: boo
     return rest.run(keepalive=True)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Exchange:
     """Sends a request, and reads until the head of the final response is complete.
 

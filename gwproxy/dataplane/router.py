@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Generic, TypeVar
 
@@ -20,7 +19,6 @@ _MOST_POPULAR, _LONGEST_POPULAR = 1024, 256  # paths that are remembered with wh
 _SORTED = 512  # entries that are sorted in one go: half a millisecond
 
 
-@dataclass(slots=True)
 class Match(Generic[T]):
     """The route of a request.
 
@@ -29,10 +27,13 @@ class Match(Generic[T]):
     :ivar matched: the start of the path that ``strip_path`` removes; empty if the route does not strip.
     """
 
-    entry: T
-    route: Route
-    params: dict[str, str]
-    matched: str
+    __slots__ = ("entry", "matched", "params", "route")
+
+    def __init__(self, entry: T, route: Route, params: dict[str, str], matched: str) -> None:
+        self.entry = entry
+        self.route = route
+        self.params = params
+        self.matched = matched
 
 
 class _Node:

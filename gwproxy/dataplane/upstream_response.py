@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
+from mypy_extensions import mypyc_attr
+
 from gwproxy.dataplane.failures import ClientLeft, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
 from gwproxy.dataplane.wire import Dechunker, Head, Malformed
@@ -18,12 +20,11 @@ LOOK = 0.5  # seconds between two looks at the client while the upstream is sile
 class WholeResponse:
     """A response that came in one piece: its connection serves others already. See :class:`RawResponse` for the attributes."""
 
-    __slots__ = ("fields", "length", "reused", "status", "whole")
-
-    hop: Sequence[Field] = ()
-    complete = True
+    __slots__ = ("complete", "fields", "hop", "length", "reused", "status", "whole")
 
     def __init__(self, head: Head, whole: bytes, reused: bool) -> None:
+        self.complete = True
+        self.hop: Sequence[Field] = ()
         self.status = head.status
         self.fields = head.fields
         self.length = head.length
@@ -38,9 +39,8 @@ class WholeResponse:
     def close(self) -> None:
         """Do nothing."""
 
-    release_conn = close
 
-
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RawResponse:
     """A response whose head is here and whose body may still come.
 
@@ -156,7 +156,9 @@ class RawResponse:
         if not self.complete:  # else it may be somebody else's already
             self._connection.close()
 
-    release_conn = close  # requests' name for it. R14: one with a body left is never released
+    def release_conn(self) -> None:
+        """Do as :meth:`close`: requests' name for it. R14: one with a body left is never released."""
+        self.close()
 
     def _take(self, data: bytes) -> bytes:
         """Return what of ``data`` belongs to the body; finish with its last byte."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
+from mypy_extensions import mypyc_attr
+
 from gwproxy.errors import BadGateway, ClientGone, PayloadTooLarge
 
 CHUNK = 64 * 1024
@@ -19,6 +21,7 @@ class Readable(Protocol):
         """Return up to ``size`` bytes."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RequestBody:
     """The body of one request: an iterable of chunks, read from the client at most once.
 
@@ -156,6 +159,7 @@ class NoBody(RequestBody):
 NO_BODY = NoBody()
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ResponseBody:
     """The body of one response: bytes, or a stream of chunks that may be looked into up to a bound.
 

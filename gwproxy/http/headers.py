@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from operator import itemgetter
 
+from mypy_extensions import mypyc_attr
+
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2: token
 _BAD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")  # RFC 9110 section 5.5; latin-1 carries obs-text
 
@@ -16,6 +18,7 @@ _key_and_value, _line = itemgetter(0, 2), itemgetter(3)
 Field = tuple[str, str, str, bytes]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Headers:
     """The header fields of one message, in order, with repetitions and as they were spelled.
 
@@ -38,12 +41,11 @@ class Headers:
         self._items: list[Field] = [carried(name, value) for name, value in items] if items else []
         self._first: dict[str, str] | None = None  # made when first asked for: most messages pass unread
 
-    @classmethod
-    def adopt(cls, fields: list[Field]) -> Headers:
+    @staticmethod
+    def adopt(fields: list[Field]) -> Headers:
         """Make headers of ``fields``; the list is theirs from here on."""
-        new = cls.__new__(cls)
+        new = Headers()
         new._items = fields
-        new._first = None
         return new
 
     def _index(self) -> dict[str, str]:

@@ -286,9 +286,9 @@ class Connection:
         try:
             sent = stream.send(data, monotonic() + patience)
             if sent < len(data):
-                rest = memoryview(data)[sent:]
-                while rest:
-                    rest = rest[stream.send(rest, monotonic() + patience) :]
+                view = memoryview(data)
+                while sent < len(data):
+                    sent += stream.send(view[sent:], monotonic() + patience)
         except TimeoutError:
             self._reset = True  # else the kernel keeps megabytes for a client that does not read
             raise ClientGone("write timeout") from None

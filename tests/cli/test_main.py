@@ -17,6 +17,7 @@ from gwproxy.cli import COMMANDS, failures
 from gwproxy.cli import gwproxy as group
 from gwproxy.errors import CommandFailed, ConfigurationRefused, StoreUnavailable
 from gwproxy.model import Problem
+from gwproxy.process import compiled
 
 GROUPS = {"plugins": ("list", "info", "new"), "canary": ("status", "promote", "abort"), "token": ("create", "list", "revoke")}
 BELOW = [(group, name) for group, names in GROUPS.items() for name in names]
@@ -73,7 +74,7 @@ def test_overview_and_version_import_no_command(argument: str) -> None:
 
 
 def test_version(cli) -> None:
-    assert cli("--version").out == f"gwproxy {gwproxy.__version__}\n"
+    assert cli("--version").out == f"gwproxy {gwproxy.__version__}{' (compiled)' if compiled() else ''}\n"
 
 
 @pytest.mark.parametrize(

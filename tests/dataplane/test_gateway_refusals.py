@@ -9,6 +9,7 @@ import pytest
 
 from gwproxy import Context, Headers, Outcome, Plugin, Response, hookimpl
 from gwproxy.model import Timeouts
+from gwproxy.process import compiled
 from tests.service import Gate, Service
 
 
@@ -145,12 +146,20 @@ def test_X10_a_context_that_cannot_be_forwarded_is_500_with_every_promise_of_the
     assert (service.seen, gate.app.gateway.in_flight) == ([], set())
 
 
+@pytest.mark.parametrize("after", [assign("response", "done"), assign("response.status", "200")])
+def test_X10_a_response_of_a_wrong_type_does_not_leave(
+    gate: Gate, careless: Careless, caplog: pytest.LogCaptureFixture, after: Callable[[Any], object]
+) -> None:
+    careless.after = after
+    # Compiled, it is refused where it is assigned: the hook raises, which in this phase is logged, and the upstream's response leaves.
+    assert gate.client.get("/").status_code == (200 if compiled() else 500)
+    assert ("plugin_failed plugin=careless phase=response" if compiled() else "response_retracted") in caplog.text
+
+
 @pytest.mark.parametrize(
     "after",
     [
         assign("response", None),
-        assign("response", "done"),
-        assign("response.status", "200"),
         assign("response.status", 99),
         assign("response.status", 101),
         assign("response.status", 999),
