@@ -32,6 +32,7 @@ def parse_size(value: object) -> object:
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=1 << 40)]
 Duration = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1, max_length=1024)]
 Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*$")]
 
@@ -152,8 +153,17 @@ def _status(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value  # ``502`` is how one writes it
 
 
+class RetryBudget(Model):
+    """How many retries there are at most, in a worker, over any ten seconds: the share, and what is allowed beside."""
+
+    share: Share = 0.2
+    """Retries as a share of the requests."""
+    min_per_second: float = Field(default=10.0, ge=0, le=10_000)
+    """Retries a second beside the share, so that an upstream with few requests has any."""
+
+
 class Retries(Model):
-    """When a request is sent again."""
+    """When a request is sent again: to another target, where there is one."""
 
     attempts: int = Field(default=2, ge=1, le=10)
     """All tries, the first included."""
@@ -164,6 +174,8 @@ class Retries(Model):
     """What is tried again."""
     methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS")
     """The methods whose repetition is safe, by the operator's word."""
+    budget: RetryBudget | None = RetryBudget()
+    """How many there are at most, so that they never multiply an outage. null: unlimited."""
 
 
 class Health(Model):
@@ -189,7 +201,9 @@ class Breaker(Model):
     window: Duration = 10.0
     """Seconds."""
     open_for: Duration = 10.0
-    """Seconds until one request probes again."""
+    """Seconds until requests probe again."""
+    half_open: int = Field(default=1, ge=1, le=1000)
+    """How many may probe at once; as many successes close it, one failure opens it again."""
 
 
 class TLS(Model):
@@ -205,6 +219,25 @@ class TLS(Model):
     """A file with its key, PEM."""
 
 
+class Adaptive(Model):
+    """A limit that follows what the upstream can do, by its latency: the time from a request sent to the head of its response."""
+
+    min: int = Field(default=4, ge=1, le=1000)
+    """It is never less; while the base latency is measured, it is this."""
+    initial: int = Field(default=20, ge=1, le=100_000)
+    """What it begins with."""
+    interval: Duration = 0.2
+    """Seconds after which it is adjusted, if there were ten answers."""
+    tolerance: float = Field(default=0.25, ge=0, le=10)
+    """A median latency above the base by this share is as good as the base."""
+    remeasure: Duration = 60.0
+    """Seconds after which the base latency is measured anew."""
+
+
+def _adaptive(value: object) -> object:
+    return {} if value is True else None if value is False else value
+
+
 class Concurrency(Model):
     """How many requests one worker has at an upstream at once, all targets together; beyond that, 503 with `Retry-After`."""
 
@@ -214,6 +247,8 @@ class Concurrency(Model):
     """How many more may wait, in order of arrival; beyond it the answer is 503 at once."""
     wait: Duration = 1.0
     """Seconds they wait at most; then 503."""
+    adaptive: Annotated[Adaptive | None, BeforeValidator(_adaptive)] = None
+    """The limit follows the upstream's latency, up to `limit`; `true` is an object of defaults. None: it is `limit`."""
 
 
 class Upstream(Model):

@@ -19,11 +19,15 @@ from gwproxy.registry import Registry
 
 
 class Service:
-    """Answers 200 with what it saw; ``statuses`` are answered first, one a request; None drops the connection."""
+    """Answers 200 with what it saw; ``statuses`` are answered first, one a request; None drops the connection.
+
+    :ivar fields: sent with every answer.
+    """
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
         self.statuses: list[int | None] = []
+        self.fields: list[tuple[str, str]] = []
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,6 +50,8 @@ class Service:
                 data = b"" if status in (204, 304) else json.dumps(seen).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
+                for name, value in service.fields:
+                    self.send_header(name, value)
                 self.send_header("Set-Cookie", "a=1")
                 self.send_header("Set-Cookie", "b=2")
                 self.send_header("Content-Length", str(len(data)))

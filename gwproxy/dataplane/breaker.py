@@ -11,18 +11,30 @@ from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Breaker
 
 
+class Probe:
+    """A request that was let through to see whether the upstream is back."""
+
+    __slots__ = ()
+
+
 class CircuitBreaker:
     """Leaves an upstream alone after ``failures`` failures within ``window`` seconds, for ``open_for`` seconds.
 
-    Then one request probes: success closes it, failure opens it again. Nothing is held while a request is under way.
+    Then ``half_open`` requests at once may probe. As many successes close it, one failure opens it again. What was sent
+    before it opened says nothing any more: only probes are believed. Nothing is held while a request is under way.
     """
 
-    def __init__(self, described: Breaker, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, described: Breaker, clock: Callable[[], float] = time.monotonic, before: CircuitBreaker | None = None) -> None:
+        """Begin closed.
+
+        :param before: whose state goes on, of the same upstream described otherwise.
+        """
         self._described = described
         self._clock = clock
-        self._failures: deque[float] = deque(maxlen=described.failures)
-        self._open_until: float | None = None
-        self._probing_since: float | None = None
+        self._failures: deque[float] = deque(before._failures if before is not None else (), maxlen=described.failures)
+        self._open_until: float | None = before._open_until if before is not None else None
+        self._probes: dict[Probe, float] = {}  # those under way, since when
+        self._proved = 0
 
     @property
     def state(self) -> str:
@@ -31,37 +43,59 @@ class CircuitBreaker:
             return "closed"
         return "open" if self._clock() < self._open_until else "half_open"
 
-    def check(self) -> None:
-        """Let a request pass, or not.
+    @property
+    def closed(self) -> bool:
+        """Whether requests pass that are no probes."""
+        return self._open_until is None
 
-        :raises ServiceUnavailable: open, or another request is probing; with ``Retry-After``.
+    def check(self) -> Probe | None:
+        """Let a request pass, or not; return what :meth:`succeeded` and the others are to be told. None: it is no probe.
+
+        :raises ServiceUnavailable: open, or enough others are probing; with ``Retry-After``.
         """
         if self._open_until is None:
-            return
+            return None
         now = self._clock()
-        # A probe that never reported back (its client left) makes way for another after the same time.
-        probing = self._probing_since is not None and now - self._probing_since < self._described.open_for
-        if now < self._open_until or probing:
+        # One that takes as long as a circuit stays open makes way for another.
+        probing = sum(1 for since in self._probes.values() if now - since < self._described.open_for)
+        if now < self._open_until or probing + self._proved >= self._described.half_open:
             wait = max(1, math.ceil(self._open_until - now))
             raise ServiceUnavailable("the circuit is open", headers=[("Retry-After", str(wait))])
-        self._probing_since = now
+        probe = Probe()
+        self._probes[probe] = now
+        return probe
 
-    def withdrawn(self) -> None:
-        """Take back a request that was let pass and never sent: if it was to probe, another may."""
-        self._probing_since = None
+    def withdrawn(self, probe: Probe | None) -> None:
+        """Take back a request that has proved nothing: if it was to probe, another may. After a verdict this does nothing."""
+        if probe is not None:
+            self._probes.pop(probe, None)
 
-    def succeeded(self) -> None:
+    def succeeded(self, probe: Probe | None) -> None:
         """Count an answer."""
-        if self._probing_since is not None:
-            self._open_until = self._probing_since = None
-            self._failures.clear()
+        if probe is None or probe not in self._probes:
+            return
+        del self._probes[probe]
+        self._proved += 1
+        if self._proved >= self._described.half_open:
+            self._open_until = None
+            self._settle()
 
-    def failed(self) -> None:
+    def failed(self, probe: Probe | None) -> None:
         """Count a failure: no answer, or a 5xx that says the upstream is in trouble (502, 503, 504)."""
         now = self._clock()
+        if self._open_until is not None:
+            if probe in self._probes:
+                self._open(now)
+            return
         self._failures.append(now)
-        full = len(self._failures) == self._described.failures and now - self._failures[0] <= self._described.window
-        if self._probing_since is not None or full:
-            self._open_until = now + self._described.open_for
-            self._probing_since = None
-            self._failures.clear()
+        if len(self._failures) == self._described.failures and now - self._failures[0] <= self._described.window:
+            self._open(now)
+
+    def _open(self, now: float) -> None:
+        self._open_until = now + self._described.open_for
+        self._settle()
+
+    def _settle(self) -> None:
+        self._failures.clear()
+        self._probes.clear()
+        self._proved = 0

@@ -11,6 +11,7 @@ from typing import Any
 
 from gevent.monkey import get_original
 
+from gwproxy.dataplane.adaptive import AdaptiveLimit
 from gwproxy.dataplane.failures import ClientLeft, UpstreamBusy
 from gwproxy.dataplane.throttle import Throttle
 from gwproxy.dataplane.upstream_response import LOOK
@@ -47,24 +48,32 @@ class Places:
 
     :param name: of the upstream, for the log.
     :param label: under which refusals are counted as ``upstream_refused``.
+    :param before: of the same upstream described otherwise, whose adaptive limit goes on.
 
+    :ivar adaptive: what moves the limit; None: nothing.
     :ivar in_flight: places taken.
     :ivar refused: requests that got none, since the worker started.
     """
 
-    __slots__ = ("_described", "_label", "_limit", "_lock", "_name", "_tally", "_throttle", "_waiting", "in_flight", "refused")
+    __slots__ = ("_described", "_limit", "_lock", "_name", "_throttle", "_waiting", "adaptive", "in_flight", "label", "refused", "tally")
 
-    def __init__(self, name: str, described: Concurrency, tally: Tally, label: str) -> None:
+    def __init__(self, name: str, described: Concurrency, tally: Tally, label: str, before: Places | None = None) -> None:
         self._name = name
         self._described = described
-        self._limit = described.limit
-        self._tally = tally
-        self._label = label
+        self.adaptive: AdaptiveLimit | None = _adaptive(described, before.adaptive if before is not None else None)
+        self._limit = self.adaptive.limit if self.adaptive is not None else described.limit
+        self.tally = tally
+        self.label = label
         self._lock = _RLock()
         self._waiting: deque[Turn] = deque()  # empty unless every place is taken
         self._throttle = Throttle()
         self.in_flight = 0
         self.refused = 0
+
+    @property
+    def limit(self) -> int:
+        """How many places there are now."""
+        return self._limit
 
     @property
     def queued(self) -> int:
@@ -96,12 +105,37 @@ class Places:
     def give_back(self) -> None:
         """Hand a place to whoever waits longest; does not wait."""
         with self._lock:
-            if not self._waiting:
+            if not self._waiting or self.in_flight > self._limit:
                 self.in_flight -= 1
                 return
             turn = self._waiting.popleft()
             turn.granted = True
         turn.called.set()
+
+    def resize(self, limit: int) -> None:
+        """Have so many places from now on: those who wait get what is free; of those taken too many, none is taken away."""
+        called = []
+        with self._lock:
+            self._limit = limit
+            while self._waiting and self.in_flight < limit:
+                turn = self._waiting.popleft()
+                turn.granted = True
+                self.in_flight += 1
+                called.append(turn)
+        for turn in called:
+            turn.called.set()
+
+    def answered(self, seconds: float) -> None:
+        """Learn from an answer that took so long, if the limit is adaptive."""
+        adaptive = self.adaptive
+        if adaptive is not None and adaptive.answered(seconds, self.in_flight):
+            self.resize(adaptive.limit)
+
+    def failed(self) -> None:
+        """Learn from a request that was not answered in time, or had no room, if the limit is adaptive."""
+        adaptive = self.adaptive
+        if adaptive is not None and adaptive.failed(self.in_flight):
+            self.resize(adaptive.limit)
 
     def _wait(self, turn: Turn, client_gone: Callable[[], bool] | None) -> None:
         until = time.monotonic() + self._described.wait
@@ -127,7 +161,7 @@ class Places:
         :param queue: ``full``, or ``slow``: it was waited for in vain.
         """
         self.refused += 1
-        self._tally.add("upstream_refused", self._label)
+        self.tally.add("upstream_refused", self.label)
         if (suppressed := self._throttle.due()) is not None:
             log.warning(
                 "upstream_busy upstream=%s queue=%s in_flight=%d queued=%d suppressed=%d",
@@ -138,3 +172,7 @@ class Places:
                 suppressed,
             )
         return UpstreamBusy(f"upstream {self._name} has no place: its queue is {queue}", headers=[("Retry-After", "1")])
+
+
+def _adaptive(described: Concurrency, before: AdaptiveLimit | None) -> AdaptiveLimit | None:
+    return AdaptiveLimit(described.adaptive, described.limit, before=before) if described.adaptive is not None else None

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 from gwproxy.context import Context, UpstreamChoice
+from gwproxy.dataplane.breaker import Probe
+from gwproxy.dataplane.retry import KEPT, pause_asked
 from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
 from gwproxy.dataplane.tunnel import Upgraded
-from gwproxy.dataplane.upstreams import SAFE, LiveUpstream, Upstreams
-from gwproxy.errors import BadGateway, HttpError
+from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
+from gwproxy.errors import BadGateway, HttpError, ServiceUnavailable
 from gwproxy.http.bodies import ResponseBody
 from gwproxy.http.forwarding import forwarding_fields, forwarding_lines, id_field, lines_of
 from gwproxy.http.headers import Headers, field
 from gwproxy.messages import Response
-from gwproxy.model import Retries
 
-KEPT = 64 * 1024  # a body of at most this many bytes is kept, to be sent again
-
-_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE"))
 _TROUBLE = frozenset((502, 503, 504))
 #: What a plugin may have set but only the transport decides.
 _OURS = frozenset(
@@ -43,39 +42,73 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     choice = ctx.upstream
     assert choice is not None  # noqa: S101 - a matched route has one
     live = compiled.upstream if choice.base == compiled.upstream.base else upstreams.direct(choice.base)
-    retries = live.retries
-    if retries is not SAFE and ctx.request.method in retries.methods and 0 < (ctx.request.body.length or 0) <= KEPT:
+    if ctx.request.method in live.retries.keeps and 0 < (ctx.request.body.length or 0) <= KEPT:
         ctx.request.body.read_all(KEPT)  # before it takes a place, which must not wait for a client
-    live.admit(client_gone)
+    probe = live.admit(client_gone)
     try:
-        raw, target = _exchange(ctx, choice, live, client_gone)
+        raw, target = _exchange(ctx, choice, live, probe, client_gone)
         ctx.response = _response(ctx, raw, target, live)
     except BaseException:
+        if live.breaker is not None:
+            live.breaker.withdrawn(probe)
         live.places.give_back()
         raise
 
 
 def _exchange(
-    ctx: Context, choice: UpstreamChoice, live: LiveUpstream, client_gone: Callable[[], bool] | None
+    ctx: Context, choice: UpstreamChoice, live: LiveUpstream, probe: Probe | None, client_gone: Callable[[], bool] | None
 ) -> tuple[RawResponse | WholeResponse, LiveTarget]:
     """Make as many attempts as it takes, or as are allowed; return the response and whose it is."""
     path, retries = choice.target, live.retries
-    tried: list[LiveTarget] = []
+    if retries.counts and retries.budget is not None:
+        retries.budget.requested()
+    target = live.pick(ctx)
+    tried = [target]
     while True:
-        target = live.pick(ctx, tried)
-        tried.append(target)
         if live.single is None:
             _aim(choice, target, path)
-        last = len(tried) >= retries.attempts
         try:
-            raw = _send(ctx, live, target, client_gone)
+            raw = _send(ctx, live, target, probe, client_gone)
         except (UpstreamFailed, UpstreamTimedOut) as failure:
-            if last or not _repeatable(ctx, failure, live.described.retries):
+            following = _following(ctx, live, tried, failure) if retries.repeats(ctx.request, failure) else None
+            if following is None:
                 raise
-            continue
-        if last or not retries.on or str(raw.status) not in retries.on or not _resendable(ctx, retries):
-            return raw, target
-        _done(raw, target)
+        else:
+            following = _instead(ctx, live, tried, raw) if raw.status in retries.statuses else None
+            if following is None:
+                return raw, target
+            _done(raw, target)
+        target = following
+        tried.append(target)
+
+
+def _instead(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], raw: RawResponse | WholeResponse) -> LiveTarget | None:
+    """Return who is asked because of an answer that nobody should get; None: it is passed on."""
+    asked = next((value for key, _, value, _ in raw.fields if key == "retry-after"), None)
+    if asked is not None:
+        tried[-1].retry_at = time.monotonic() + pause_asked(asked, time.time())
+    return _following(ctx, live, tried, None) if live.retries.resends(ctx.request) else None
+
+
+def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failure: Failure | None) -> LiveTarget | None:
+    """Return the target of one more attempt; None: there is none, or no more is allowed.
+
+    Preferred is one that was not tried and can be reached. One that has asked to be left alone is.
+    """
+    choice, now = ctx.upstream, time.monotonic()
+    assert choice is not None  # noqa: S101 - a matched route has one
+    late = choice.timeout.total is not None and now >= ctx.started + choice.timeout.total
+    if late or len(tried) >= live.retries.attempts or (live.breaker is not None and not live.breaker.closed):
+        return None
+    spared = [target for target in live.targets if target in tried or target.retry_at > now]
+    avoided = [target for target in live.targets if target in spared or not target.reachable]
+    try:
+        target = live.pick(ctx, spared if len(avoided) == len(live.targets) else avoided)
+    except ServiceUnavailable:
+        return None
+    if target.retry_at > now or not live.retries.affords(failure, target not in tried and target.reachable):
+        return None
+    return target
 
 
 def _aim(choice: UpstreamChoice, target: LiveTarget, path: str) -> None:
@@ -96,20 +129,32 @@ def would_send(ctx: Context, compiled: CompiledRoute) -> Iterator[UpstreamReques
         yield _request(ctx, target, None)
 
 
-def _send(ctx: Context, live: LiveUpstream, target: LiveTarget, client_gone: Callable[[], bool] | None) -> RawResponse | WholeResponse:
-    """One attempt; what becomes of it is told to the breaker."""
+def _send(
+    ctx: Context, live: LiveUpstream, target: LiveTarget, probe: Probe | None, client_gone: Callable[[], bool] | None
+) -> RawResponse | WholeResponse:
+    """One attempt; what becomes of it is told to whoever learns from it."""
     target.active += 1
+    began = time.monotonic() if live.places.adaptive is not None else 0.0
     try:
         raw = live.exchange(_request(ctx, target, client_gone))
     except BaseException as error:
         target.active -= 1
         if isinstance(error, ValueError):  # a line break in a header field, before anything was sent
             raise HttpError(f"a plugin made a request that cannot be sent: {error}") from error
-        if live.breaker is not None and isinstance(error, (UpstreamFailed, UpstreamTimedOut)):
-            live.breaker.failed()
+        if isinstance(error, (UpstreamFailed, UpstreamTimedOut)):
+            target.reachable = error.phase != "connect"
+            live.places.failed()
+            if live.breaker is not None:
+                live.breaker.failed(probe)
         raise
+    if not target.reachable:
+        target.reachable = True
+    if began and raw.status < 500:
+        live.places.answered(time.monotonic() - began)
+    if raw.status in _TROUBLE:
+        live.places.failed()
     if live.breaker is not None:
-        live.breaker.failed() if raw.status in _TROUBLE else live.breaker.succeeded()
+        live.breaker.failed(probe) if raw.status in _TROUBLE else live.breaker.succeeded(probe)
     return raw
 
 
@@ -187,25 +232,6 @@ def _caller(ctx: Context) -> tuple[bytes, frozenset[str]]:
         if ctx.consumer.groups:
             made.append(("X-Consumer-Groups", ",".join(ctx.consumer.groups)))
     return lines_of(made)
-
-
-def _repeatable(ctx: Context, failure: Failure, retries: Retries | None) -> bool:
-    """Whether the request may be sent again after ``failure``: never a second time what may have been acted upon."""
-    untouched = ctx.request.body.received == 0 or ctx.request.body.replayable(KEPT) is not None
-    if failure.phase == "connect":
-        return untouched  # nothing was sent to anybody
-    bodyless = ctx.request.body.length == 0
-    if failure.reused and bodyless and ctx.request.method in _IDEMPOTENT and not ctx.request.upgrade:
-        return True
-    kind = "timeout" if isinstance(failure, UpstreamTimedOut) else "reset"
-    return retries is not None and kind in retries.on and _resendable(ctx, retries)
-
-
-def _resendable(ctx: Context, retries: Retries) -> bool:
-    """Whether the operator calls repeating this safe, and its body is still here. An upgrade is asked for once."""
-    if ctx.request.method not in retries.methods or ctx.request.upgrade:
-        return False
-    return ctx.request.body.length == 0 or ctx.request.body.replayable(KEPT) is not None
 
 
 def _response(ctx: Context, raw: RawResponse | WholeResponse, target: LiveTarget, live: LiveUpstream) -> Response:

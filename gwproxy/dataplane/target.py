@@ -21,6 +21,8 @@ class LiveTarget:
     :ivar active: this worker's requests in flight.
     :ivar current: the running sum of the smooth round robin.
     :ivar healthy: whether active checks let it have traffic.
+    :ivar reachable: whether the last connect of a request has worked.
+    :ivar retry_at: until when it has asked not to be tried again (``Retry-After``), by :func:`time.monotonic`.
     :ivar check_at: when the next check is due, by the checker's clock.
     """
 
@@ -35,6 +37,8 @@ class LiveTarget:
         "host_line",
         "origin",
         "prefix",
+        "reachable",
+        "retry_at",
         "url",
         "weight",
     )
@@ -55,6 +59,8 @@ class LiveTarget:
         self.active = 0
         self.current = 0
         self.healthy = True
+        self.reachable = True
+        self.retry_at = 0.0
         self.check_at = 0.0
         self._streak = 0  # checks in a row that say the opposite of ``healthy``
 

@@ -10,17 +10,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from gwproxy.context import Context
 from gwproxy.dataplane.balancer import balancer_for
-from gwproxy.dataplane.breaker import CircuitBreaker
+from gwproxy.dataplane.breaker import CircuitBreaker, Probe
 from gwproxy.dataplane.concurrency import Places
+from gwproxy.dataplane.retry import RetryPolicy
 from gwproxy.dataplane.session import UpstreamSession
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import GatewayAdapter
 from gwproxy.errors import ServiceUnavailable
-from gwproxy.model import TLS, Retries, Target, Upstream
+from gwproxy.model import TLS, Target, Upstream
 from gwproxy.tally import Tally
-
-#: Without ``retries``: what cannot have been acted upon, once more.
-SAFE = Retries(attempts=2, on=(), methods=())
 
 
 class LiveUpstream:
@@ -29,7 +27,7 @@ class LiveUpstream:
     :ivar name: the upstream's name, or the URL of a route that names none.
     :ivar described: its model.
     :ivar exchange: sends a request by :attr:`session`.
-    :ivar retries: the upstream's, or what is safe with any.
+    :ivar retries: when its requests are sent again.
     :ivar base: what :attr:`gwproxy.context.UpstreamChoice.base` shows before a target is chosen.
     :ivar prefix: what is prepended to a path before a target is chosen: a single target's; with several, each has its own.
     :ivar places: of its requests. One that is described anew begins with all of them, beside what still runs as before.
@@ -59,25 +57,40 @@ class LiveUpstream:
         self._adapter = transport(tls=described.tls, keepalive=described.keepalive)
         self.session = UpstreamSession(self._adapter)
         self.exchange = self.session.exchange
-        self.retries = described.retries or SAFE
+        label = name if label is None else label
+        self.retries = RetryPolicy(described.retries, tally, label)
         self.breaker = CircuitBreaker(described.breaker) if described.breaker else None
-        self.places = Places(name, described.concurrency, tally, name if label is None else label)
+        self.places = Places(name, described.concurrency, tally, label)
 
-    def admit(self, client_gone: Callable[[], bool] | None = None) -> None:
-        """Let a request in, once for all its attempts: ``places.give_back()`` ends that.
+    def goes_on(self, before: LiveUpstream) -> None:
+        """Take over what was learnt of the same targets under another description: a change must not open what is shut.
+
+        It is copied: ``before`` may serve on, beside this one.
+        """
+        if {target.url for target in self.targets} != {target.url for target in before.targets}:
+            return
+        described, label = self.described, self.places.label
+        self.retries.goes_on(before.retries, described.retries)
+        if described.breaker is not None and before.breaker is not None:
+            self.breaker = CircuitBreaker(described.breaker, before=before.breaker)
+        self.places = Places(self.name, described.concurrency, self.places.tally, label, before.places)
+
+    def admit(self, client_gone: Callable[[], bool] | None = None) -> Probe | None:
+        """Let a request in, once for all its attempts: ``places.give_back()`` ends that. Return what the breaker is to be told.
 
         :raises ServiceUnavailable: the circuit is open, or there is no place.
         :raises ClientLeft: the client closed while it waited for one.
         """
         if self.breaker is None:
             self.places.take(client_gone)
-            return
-        self.breaker.check()  # first: where nothing may be sent, nobody has to wait for a place
+            return None
+        probe = self.breaker.check()  # first: where nothing may be sent, nobody has to wait for a place
         try:
             self.places.take(client_gone)
         except BaseException:
-            self.breaker.withdrawn()
+            self.breaker.withdrawn(probe)
             raise
+        return probe
 
     def pick(self, ctx: Context, tried: Collection[LiveTarget] = ()) -> LiveTarget:
         """Choose a target, one that was not tried if there is any.
@@ -126,6 +139,8 @@ class Upstreams:
             if live.described == described:
                 return live
         live = LiveUpstream(name, described, self.tally, transport=self.transport)
+        if known:
+            live.goes_on(known[-1])
         known.append(live)
         return live
 

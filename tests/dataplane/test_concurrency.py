@@ -109,6 +109,23 @@ def test_a_client_that_left_gives_up_its_stand_to_who_is_there() -> None:
     assert (these.in_flight, these.queued) == (1, 0)
 
 
+def test_a_limit_that_grows_lets_in_who_waits_longest_and_one_that_shrinks_throws_nobody_out() -> None:
+    these, order = places(queue=3), []
+    these.take()
+    waiting = [Waiting(these, lambda end, name=name: order.append(name)) for name in "abc"]
+    these.resize(3)
+    for one in waiting[:2]:
+        one.end()
+    assert (sorted(order), these.in_flight, these.queued) == (["a", "b"], 3, 1)
+    these.resize(1)
+    these.give_back()
+    these.give_back()
+    assert (these.in_flight, these.queued) == (1, 1), "given back, and handed to nobody"
+    these.give_back()
+    waiting[2].end()
+    assert (order[2], these.in_flight) == ("c", 1)
+
+
 def test_refusals_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> None:
     these = places()
     these.take()

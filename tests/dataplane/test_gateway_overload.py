@@ -186,7 +186,7 @@ def test_an_open_circuit_refuses_before_anybody_waits_and_a_refused_probe_makes_
     live = configure(gate, service.url, breaker=breaker, concurrency={"limit": 1, "queue": 1, "wait": 0.05})
     assert live.breaker is not None
     live.places.take()
-    live.breaker.failed()
+    live.breaker.failed(None)
     with pytest.raises(ServiceUnavailable, match="circuit is open"):
         live.admit()
     assert live.places.refused == 0
