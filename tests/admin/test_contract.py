@@ -77,8 +77,8 @@ def live(app: AdminApp, client: redis.Redis) -> Callable[[], None]:
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has nobody wait for workers that are not there, however long is asked for."""
 
-    def follow(*args: Any, timeout: float) -> Rollout:
-        return Rollout(*args, timeout=min(timeout, 0.05))
+    def follow(*args: Any, timeout: float, **options: Any) -> Rollout:
+        return Rollout(*args, timeout=min(timeout, 0.05), **options)
 
     monkeypatch.setattr(changing, "Rollout", follow)
 

@@ -33,7 +33,7 @@ def policy(clock: Clock, budget: RetryBudget | None) -> tuple[RetryPolicy, Tally
     return RetryPolicy(Retries(attempts=3, on=("connect", "reset", "503"), budget=budget), tally, "users", clock), tally
 
 
-def test_in_an_outage_retries_are_the_share_of_the_requests_and_what_is_allowed_beside(clock: Clock) -> None:
+def test_R16_in_an_outage_retries_are_the_share_of_the_requests_and_what_is_allowed_beside(clock: Clock) -> None:
     """Every request fails, for a minute: in each ten seconds no more than a fifth is sent again, and 2 a second beside."""
     budget = Budget(RetryBudget(share=0.2, min_per_second=2), clock)
     retried: list[float] = []
