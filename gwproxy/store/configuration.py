@@ -14,6 +14,7 @@ import redis
 
 from gwproxy.errors import CommandFailed, GatewayError, StoreUnavailable
 from gwproxy.store.asking import Asking, text_of
+from gwproxy.store.audit import KEPT
 from gwproxy.store.counters import load_script, sha1
 from gwproxy.store.log_tail import LogTail
 from gwproxy.store.subscription import Subscription
@@ -162,12 +163,12 @@ class ConfigurationStore(Asking):
     def note_external(self, data: bytes, digest: str) -> int:
         """Return the revision of ``data``, which was read from the store; a bare ``SET`` gets the next one.
 
-        However many workers call this for one change, it is recorded once. 0: the store has moved on, and ``data`` was
-        never recorded; read again.
+        However many workers call this for one change, it is recorded once, in the history and in the audit stream.
+        0: the store has moved on, and ``data`` was never recorded; read again.
 
         :param digest: SHA-256 of ``data``, in hex.
         """
-        reply = self._run("note", sha1(data), digest, *self._retention)
+        reply = self._run("note", sha1(data), digest, *self._retention, KEPT)
         return int(reply[1]) if reply[0] == b"done" else 0
 
     # ---- the history
@@ -311,7 +312,7 @@ class ConfigurationStore(Asking):
         raise StoreUnavailable(f"{self._key('routes')} is being overwritten all the time by somebody else")
 
     def _run(self, *arguments: str | bytes | int) -> list[Any]:
-        reply: list[Any] = self._evaluate(self._revisions, ("routes", "revision", "history"), *arguments)
+        reply: list[Any] = self._evaluate(self._revisions, ("routes", "revision", "history", "audit"), *arguments)
         return reply
 
 

@@ -1,9 +1,9 @@
 -- Changes the live configuration and its history, each in one step.
 --
--- KEYS     routes, revision, history
+-- KEYS     routes, revision, history, and with note audit
 -- ARGV[1]  publish: configuration, sha256, actor, comment, expected revision or '', how many to keep, for how many ms (0: for ever), channel
 --          seed:    as publish, but only if there are no routes
---          note:    sha1 of the configuration, its sha256, how many to keep, for how many ms
+--          note:    sha1 of the configuration, its sha256, how many to keep, for how many ms, how many entries of the audit to keep, about
 --          look:    nothing
 -- returns  {'done', revision}
 --          {'done', revision, 1 if the live configuration is that revision, the live configuration or ''}  look
@@ -48,17 +48,19 @@ local function iso(seconds, microseconds)
 end
 
 -- What is added is the live one, and neither bound takes the newest entry: there is no MAXLEN below 1, and its id is not
--- below the store's time. Not '~', which would keep a hundred small ones more, or any number of old ones.
+-- below the store's time. Returns when that is. Not '~', which would keep a hundred small ones more, or any number of old ones.
 local function record(revision, digest, actor, comment, configuration, keep, lifetime)
   local clock = redis.call('TIME')
+  local at = iso(tonumber(clock[1]), tonumber(clock[2]))
   redis.call('SET', counter, string.format('%.0f', revision))
   redis.call('XADD', history, 'MAXLEN', '=', math.max(1, tonumber(keep)), '*', 'revision', string.format('%.0f', revision),
-    'digest', digest, 'at', iso(tonumber(clock[1]), tonumber(clock[2])), 'actor', actor, 'comment', comment,
+    'digest', digest, 'at', at, 'actor', actor, 'comment', comment,
     'configuration', configuration)
   if tonumber(lifetime) > 0 then
     local oldest = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000) - tonumber(lifetime)
     if oldest > 0 then redis.call('XTRIM', history, 'MINID', '=', string.format('%.0f', oldest)) end
   end
+  return at
 end
 
 local function publish(only_if_absent)
@@ -78,8 +80,14 @@ local function publish(only_if_absent)
   return {'done', revision}
 end
 
+-- In the step that numbers it: whoever is the first to note a change, the audit stream has it once.
+local function audit(revision, digest, at, kept)
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', kept, '*', 'at', at, 'actor', 'external', 'action', 'set', 'outcome', 'done',
+    'revision', string.format('%.0f', revision), 'detail', 'the key was written directly, digest ' .. string.sub(digest, 1, 12))
+end
+
 local function note()
-  local hash, digest, keep, lifetime = unpack(ARGV, 2)
+  local hash, digest, keep, lifetime, audited = unpack(ARGV, 2)
   local last = newest()
   local revision = current(last)
   if last.digest == digest then
@@ -88,7 +96,8 @@ local function note()
   end
   local live = redis.call('GET', routes)
   if live and live ~= '' and redis.sha1hex(live) == hash then
-    record(revision + 1, digest, 'external', '', live, keep, lifetime)
+    local at = record(revision + 1, digest, 'external', '', live, keep, lifetime)
+    audit(revision + 1, digest, at, audited)
     return {'done', revision + 1}
   end
   for _, entry in ipairs(redis.call('XREVRANGE', history, '+', '-', 'COUNT', 20)) do

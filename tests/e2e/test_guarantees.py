@@ -57,6 +57,8 @@ def test_of_a_thousand_changes_under_traffic_none_is_lost_or_out_of_order_and_no
     assert [change_of(revision.configuration) for revision in history] == numbers
     assert [revision.actor == "external" for revision in history] == [number % 5 == 0 for number in numbers]
     assert [revision.at for revision in history] == sorted(revision.at for revision in history)
+    noted = [entry for entry in people[0]._audit.entries(CHANGES + 10) if entry.actor == "external"]
+    assert [entry.revision for entry in noted] == [revision.revision for revision in history if revision.actor == "external"]
     for served in traffic.served:  # a connection is one worker's
         assert served == sorted(served)
         assert served[-1] == numbers[-1]
@@ -206,8 +208,8 @@ def test_clocks_that_are_off_change_neither_the_rollout_nor_what_is_recorded(gat
     ended = store_time(gateways)
     ours = gateways.store.history(2)
     assert [revision.actor for revision in ours] == ["external", "tomorrow"]
-    (entry,) = gateways.publisher("ann")._audit.entries(1)
-    assert entry.actor == "tomorrow"
+    entry, noted = gateways.publisher("ann")._audit.entries(2)
+    assert (entry.actor, noted.actor, noted.at) == ("tomorrow", "external", ours[0].at)
     assert began < ours[1].at < ours[0].at < ended
     assert began < entry.at < ended
     wrong = [beat for beat in gateways.beats() if beat["applied_at"] > ended]

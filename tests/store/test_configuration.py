@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gwproxy.errors import CommandFailed, StoreUnavailable
+from gwproxy.store.audit import AuditEntry, AuditLog
 from gwproxy.store.configuration import ConfigurationStore, Latest, Retention, RevisionConflict, digest_of
 from gwproxy.store.connection import connect
 
@@ -231,7 +232,11 @@ def test_many_workers_note_one_change_once(server, store, client):
     store.publish(ONE, actor="me")
     client.set("gw:routes", TWO)
     assert at_once(20, server, lambda own: own.note_external(TWO, digest_of(TWO))) == [2] * 20
-    assert [entry.actor for entry in store.history()] == ["external", "me"]
+    noted, _ = store.history()
+    assert noted.actor == "external"
+    (entry,) = AuditLog(client).entries()
+    told = f"the key was written directly, digest {digest_of(TWO)[:12]}"
+    assert entry == AuditEntry(noted.at, "external", "set", "done", 2, told)
 
 
 def test_noting_what_was_published_is_its_revision(store, client):
@@ -258,6 +263,7 @@ def test_publishing_over_a_bare_set_loses_nothing(store, client):
     client.set("gw:routes", TWO)
     assert store.publish(THREE, actor="me").revision == 3
     assert [(entry.revision, entry.actor) for entry in store.history()] == [(3, "me"), (2, "external"), (1, "me")]
+    assert [(entry.revision, entry.actor) for entry in AuditLog(client).entries()] == [(2, "external")]  # who publishes audits that
     assert store.revision(2).configuration == TWO
 
 
