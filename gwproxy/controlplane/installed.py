@@ -39,10 +39,9 @@ class Installed:
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._plugins = [(label(worker), held) for worker in workers if (held := _plugins(worker)) is not None]
 
-    def everywhere(self) -> set[str]:
-        """Return the plugins that load on all workers; none if there is no worker."""
-        each = [{name for name, version in held.items() if version != BROKEN} for _, held in self._plugins]
-        return set.intersection(*each) if each else set()
+    def anywhere(self) -> set[str]:
+        """Return the plugins that load on some worker: of those, :meth:`problems` says who cannot run them."""
+        return {name for _, held in self._plugins for name, version in held.items() if version != BROKEN}
 
     def problems(self, parsed: Parsed, source: Source) -> Iterator[Problem]:
         """Yield each enabled plugin that some worker cannot run, where it is used first."""

@@ -195,7 +195,7 @@ class Publisher:
             file=name,
             plugins=self.registry,
             environment=self._environment,
-            elsewhere=installed.everywhere(),
+            elsewhere=installed.anywhere(),
             tree=None if tree is source.tree else tree,
         )
         if problems := list(installed.problems(parsed, source)):

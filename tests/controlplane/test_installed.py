@@ -47,6 +47,7 @@ def test_plugins_that_only_the_workers_have_are_theirs_to_judge(accepted) -> Non
     [
         ([worker(1), without("login", 2)], "4:55 routes[0].plugins[0].name: plugin 'login', which is not installed on one/2"),
         ([worker(1, limit="broken"), worker(2)], "2:12 plugins[0].name: plugin 'limit', which does not load on one/1"),
+        ([worker(1), without("far", 2)], "5:86 routes[1].plugins[1].name: plugin 'far', which is not installed on one/2"),
         (
             [without("limit", n) for n in range(7)],
             "2:12 plugins[0].name: plugin 'limit', which is not installed on one/0, one/1, one/2, one/3, one/4 and 2 more",
@@ -64,12 +65,12 @@ def test_another_version_is_told(accepted) -> None:
     assert warnings[0].endswith(" here, 2.0 on workers")
 
 
-def test_what_is_everywhere() -> None:
-    assert Installed([]).everywhere() == set()
-    assert Installed([worker(1), worker(2, far="broken")]).everywhere() == {"limit", "login"}
-    assert Installed(
-        [worker(1), {"id": "odd", "plugins": "nonsense"}, {"id": "none"}, {"id": "list", "plugins": "[]"}]
-    ).everywhere() == set(EVERYTHING)
+def test_what_loads_on_some_worker() -> None:
+    assert Installed([]).anywhere() == set()
+    assert Installed([worker(1, login="broken"), without("limit", 2), worker(3, far="broken")]).anywhere() == set(EVERYTHING)
+    assert Installed([worker(1, login="broken"), worker(2, login="broken")]).anywhere() == {"limit", "far"}
+    odd = [{"id": "odd", "plugins": "nonsense"}, {"id": "none"}, {"id": "list", "plugins": "[]"}]
+    assert Installed([worker(1), *odd]).anywhere() == set(EVERYTHING)
 
 
 def test_workers_about_to_stop_are_nobodys_concern() -> None:

@@ -19,7 +19,10 @@ pytestmark = pytest.mark.e2e
 
 
 class Desk:
-    """A person at a terminal, two gateways of two workers each that share a Redis; only ``rich`` has the variable GW_SET."""
+    """A person at a terminal, two gateways of two workers each that share a Redis.
+
+    Only ``rich`` has the variable GW_SET, and the plugins of strangers.py: ``poor`` has a package of which one does not load.
+    """
 
     def __init__(self, folder: Path, server: RedisServer, echo: str, rich: GatewayProcess, poor: GatewayProcess) -> None:
         self.folder = folder
@@ -33,13 +36,13 @@ class Desk:
         file.write_text(json.dumps([{"path": path, "upstream": self.echo, **fields} for path in paths]))
         return file
 
-    def start(self, *argv: str | Path, actor: str = "ann") -> subprocess.Popen[str]:
-        environ = clean_environment(self.folder / "state", {"GWPROXY_REDIS_URL": self.server.url, "GWPROXY_ACTOR": actor})
+    def start(self, *argv: str | Path, actor: str = "ann", **env: str) -> subprocess.Popen[str]:
+        environ = clean_environment(self.folder / "state", {"GWPROXY_REDIS_URL": self.server.url, "GWPROXY_ACTOR": actor, **env})
         command = [*COMMAND, *map(str, argv)]
         return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def run(self, *argv: str | Path, actor: str = "ann") -> subprocess.CompletedProcess[str]:
-        process = self.start(*argv, actor=actor)
+    def run(self, *argv: str | Path, actor: str = "ann", **env: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*argv, actor=actor, **env)
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
@@ -75,12 +78,26 @@ class Desk:
         return {gateway.get(path).status_code for _ in range(8)}
 
 
+def damaged(folder: Path) -> str:
+    """A ``PYTHONPATH`` with a package whose one plugin does not import."""
+    information = folder / "gwproxy_strangers-1.0.dist-info"
+    information.mkdir()
+    (folder / "gwproxy_strangers.py").write_text("raise ImportError('damaged')\n")
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: gwproxy-strangers\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[gwproxy]\nstranger_stamp = gwproxy_strangers:Stamp\n")
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def desk(
-    tmp_path_factory: pytest.TempPathFactory, start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, echo: str
+    tmp_path_factory: pytest.TempPathFactory,
+    start_gateway: Callable[..., GatewayProcess],
+    redis_server: RedisServer,
+    echo: str,
+    strangers: str,
 ) -> Desk:
-    rich = start_gateway(GWPROXY_REDIS_URL=redis_server.url, GW_SET="set")
-    poor = start_gateway(GWPROXY_REDIS_URL=redis_server.url)
+    rich = start_gateway(GWPROXY_REDIS_URL=redis_server.url, GW_SET="set", PYTHONPATH=strangers)
+    poor = start_gateway(GWPROXY_REDIS_URL=redis_server.url, PYTHONPATH=damaged(tmp_path_factory.mktemp("damaged")))
     desk = Desk(tmp_path_factory.mktemp("desk"), redis_server, echo, rich, poor)
     until(lambda: len(desk.workers()) == 4, "four workers")
     assert desk.run("apply", desk.file("/start"), "--wait").returncode == 0
@@ -142,6 +159,28 @@ def test_what_no_worker_can_run_is_refused_before_it_is_written(desk: Desk) -> N
     assert done.returncode == 1
     assert "routes[0].plugins[0].name: found the unknown plugin 'nowhere'" in done.stderr
     assert desk.server.client().get("gw:revision") == revision
+
+
+@pytest.mark.parametrize(
+    ("plugin", "why", "here"),
+    [
+        ("stranger_members", "is not installed on", False),
+        ("stranger_members", "is not installed on", True),
+        ("stranger_stamp", "does not load on", False),
+    ],
+)
+def test_a_plugin_that_one_gateway_cannot_run_is_refused_before_anything_is_changed(
+    desk: Desk, strangers: str, plugin: str, why: str, here: bool
+) -> None:
+    client = desk.server.client()
+    before = client.mget("gw:routes", "gw:revision"), client.xlen("gw:history")
+    file = desk.file("/start", plugins=[{"name": plugin}])
+    done = desk.run("apply", file, "--wait", **({"PYTHONPATH": strangers} if here else {}))
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if f"plugin '{plugin}', which {why} " in line]
+    assert "routes[0].plugins[0].name" in line
+    assert {pid for pid in desk.everybody() if f"/{pid}" in line} == desk.pids(desk.poor)
+    assert (client.mget("gw:routes", "gw:revision"), client.xlen("gw:history")) == before
 
 
 def test_a_worker_that_hangs_is_named_when_the_time_is_over(desk: Desk) -> None:
@@ -255,4 +294,7 @@ def test_a_bare_set_is_in_the_way_of_who_did_not_see_it(desk: Desk) -> None:
     refused = desk.run("apply", desk.file("/start"), "--based-on", str(base))
     assert refused.returncode == 1
     assert "by external at " in refused.stderr
+    entries = [json.loads(line) for line in desk.run("audit", "--json").stdout.splitlines()]
+    told = [(entry["action"], entry["outcome"], entry["revision"]) for entry in entries if entry["actor"] == "external"]
+    assert told == [("set", "done", int(client.get("gw:revision") or 0))]
     assert "route bare added" in refused.stderr
