@@ -9,7 +9,7 @@ from gwproxy.controlplane.masking import shown
 from gwproxy.controlplane.places import Path, path_text
 from gwproxy.controlplane.report import Report, did_you_mean
 from gwproxy.controlplane.text import nothing
-from gwproxy.controlplane.urls import is_url, url_problem
+from gwproxy.controlplane.urls import check_server, is_url, resolve_problem, url_problem
 from gwproxy.dataplane.patterns import compile_host, compile_pattern, match_key
 from gwproxy.http.headers import check_field
 from gwproxy.model import Consumer, Model, PluginRef, Route, Upstream
@@ -75,7 +75,7 @@ def check_upstream(name: str, upstream: Upstream, report: Report) -> None:
     path: Path = ("upstreams", name)
     check_supported(upstream, path, report)
     for index, target in enumerate(upstream.targets):
-        if expected := url_problem(target.url):
+        if expected := url_problem(target.url) or (resolve_problem(target.url, target.resolve) if target.resolve else None):
             report.refuse((*path, "targets", index, "url"), shown(target.url), expected)
     if not any(target.weight for target in upstream.targets):
         report.warn((*path, "targets"), "no target with a weight above 0", "one at least; the upstream's routes answer 503")
@@ -84,6 +84,14 @@ def check_upstream(name: str, upstream: Upstream, report: Report) -> None:
         report.refuse(path, "algorithm 'consistent_hash' without hash_on", "hash_on: header:NAME, cookie:NAME, client or path")
     if upstream.algorithm != "consistent_hash" and upstream.hash_on is not None:
         report.refuse((*path, "hash_on"), f"hash_on with algorithm {upstream.algorithm!r}", "algorithm: consistent_hash")
+    if upstream.algorithm != "consistent_hash" and upstream.hash_balance is not None:
+        report.refuse((*path, "hash_balance"), f"hash_balance with algorithm {upstream.algorithm!r}", "algorithm: consistent_hash")
+    for position, server in enumerate(upstream.dns.servers):
+        _complain(check_server, server, (*path, "dns", "servers", position), report)
+    if upstream.dns.min_ttl > upstream.dns.max_ttl:
+        report.refuse((*path, "dns", "min_ttl"), f"{upstream.dns.min_ttl:g}, above max_ttl", f"at most {upstream.dns.max_ttl:g}")
+    if (ejection := upstream.ejection) is not None and ejection.consecutive_errors is None and ejection.error_rate is None:
+        report.refuse((*path, "ejection"), "no rule by which a target is ejected", "consecutive_errors or error_rate")
     if upstream.tls.key is not None and upstream.tls.cert is None:
         report.refuse((*path, "tls", "key"), "a key without a certificate", "cert, the file of its certificate")
 

@@ -55,7 +55,10 @@ def _settings(before: _Side, after: _Side) -> Iterator[Difference]:
     for name in type(ours).model_fields:
         if name == "targets":
             urls = [
-                [[side.rehearsal.written(target.url), target.weight] for target in side.route.upstream.targets]
+                [
+                    [side.rehearsal.written(target.url), target.weight, *filter(None, [target.resolve])]
+                    for target in side.route.upstream.described.targets
+                ]
                 for side in (before, after)
                 if side.route is not None
             ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from gwproxy.errors import BadRequest
 from gwproxy.http.addresses import is_forbidden
@@ -68,3 +70,39 @@ def _path_problem(path: str) -> str | None:
     except BadRequest as error:
         return f"a path that can be forwarded ({error})"
     return None
+
+
+def resolve_problem(url: str, resolve: str) -> str | None:
+    """Return what is expected of the URL of a target with ``resolve`` instead of ``url``; None if it can be looked up.
+
+    :param resolve: ``a``, ``aaaa``, ``all`` or ``srv``.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host or _DOTTED.fullmatch(host):
+        return "a name that DNS can be asked for, or no resolve"
+    if resolve != "srv":
+        return None
+    if parts.port is not None:
+        return "no port: DNS tells it of each server of a service"
+    if not re.fullmatch(r"_[^.]+\._[^.]+\.[^_.].*", host):
+        return "the name of a service, such as http://_http._tcp.users.internal"
+    return None
+
+
+def check_server(text: str) -> None:
+    """Check the address of a DNS server.
+
+    :raises ValueError: it is none.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+    elif ":" in text:
+        host, _, port = text.partition(":")
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ValueError("an IP address, with a port from 1 to 65535 if there is one") from None
+    if port and not 0 < int(port.removeprefix(":")) < 65536:
+        raise ValueError("a port from 1 to 65535")

@@ -26,6 +26,7 @@ from gwproxy.registry import Registry
 
 log = logging.getLogger("gwproxy.watch")
 
+PATIENCE = 0.5  # seconds a change waits for DNS to know the names that are new in it
 MIN_INTERVAL = 0.1  # seconds between two applications: a storm of changes is applied ten times a second at most
 
 
@@ -80,6 +81,7 @@ class Watcher:
         self._source = source
         self._gateway = gateway
         self._registry = registry
+        self._upstreams = upstreams
         self._last_good = last_good
         self._maker = Maker(registry, upstreams, environment, pause)
         self._pause = pause
@@ -205,6 +207,7 @@ class Watcher:
             except ConfigurationRefused as refused:
                 self._refuse(refused, revision, digest)
                 return False
+            self._upstreams.resolve(PATIENCE)
             served = self._gateway.snapshot
             before = self._maker.parsed
             leftovers = Leftovers(served, before) if served is not None and before is not None else None

@@ -25,20 +25,23 @@ class Origin:
 
     :ivar host: a name or address as configured, IPv6 without brackets; never taken from a client's bytes.
     :ivar port: 1 to 65535.
-    :ivar name: all of it, as in a URL.
+    :ivar server_name: whom TLS has to prove it is, where ``host`` is an address found by that name; empty: ``host``.
+    :ivar name: all of it: whose connections may be used for it.
     """
 
     scheme: Literal["http", "https"]
     host: str
     port: int
+    server_name: str = ""
     name: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        object.__setattr__(self, "name", f"{self.scheme}://{host}:{self.port}")
+        proven = f" as {self.server_name}" if self.server_name and self.scheme == "https" else ""
+        object.__setattr__(self, "name", f"{self}{proven}")
 
     def __str__(self) -> str:
-        return self.name
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 def client_context(tls: TLS) -> ssl.SSLContext:
@@ -129,7 +132,7 @@ def _first(addresses: list[tuple[int, Any]], until: float) -> socket.socket:
 def _secured(sock: socket.socket, context: ssl.SSLContext, origin: Origin, until: float) -> ssl.SSLSocket:
     """Return the socket within TLS; it is closed if the handshake fails, however it does."""
     try:
-        secured = context.wrap_socket(sock, server_hostname=origin.host.rstrip("."), do_handshake_on_connect=False)
+        secured = context.wrap_socket(sock, server_hostname=(origin.server_name or origin.host).rstrip("."), do_handshake_on_connect=False)
     except BaseException:
         sock.close()
         raise

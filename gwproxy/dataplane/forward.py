@@ -100,10 +100,11 @@ def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failur
     late = choice.timeout.total is not None and now >= ctx.started + choice.timeout.total
     if late or len(tried) >= live.retries.attempts or (live.breaker is not None and not live.breaker.closed):
         return None
-    spared = [target for target in live.targets if target in tried or target.retry_at > now]
-    avoided = [target for target in live.targets if target in spared or not target.reachable]
+    targets = [seat.target for seat in live.members.seats]
+    spared = [target for target in targets if target in tried or target.retry_at > now]
+    avoided = [target for target in targets if target in spared or not target.reachable]
     try:
-        target = live.pick(ctx, spared if len(avoided) == len(live.targets) else avoided)
+        target = live.pick(ctx, spared if len(avoided) == len(targets) else avoided)
     except ServiceUnavailable:
         return None
     if target.retry_at > now or not live.retries.affords(failure, target not in tried and target.reachable):
@@ -146,6 +147,8 @@ def _send(
             live.places.failed()
             if live.breaker is not None:
                 live.breaker.failed(probe)
+            if live.ejections is not None:
+                live.ejections.failed(target, error)
         raise
     if not target.reachable:
         target.reachable = True
@@ -155,6 +158,8 @@ def _send(
         live.places.failed()
     if live.breaker is not None:
         live.breaker.failed(probe) if raw.status in _TROUBLE else live.breaker.succeeded(probe)
+    if live.ejections is not None:
+        live.ejections.answered(target, raw.status)
     return raw
 
 

@@ -133,6 +133,12 @@ class GatewayAdapter(BaseAdapter):
         for pool in list(self._pools.values()):
             pool.prune()
 
+    def forget(self, origin: Origin) -> None:
+        """Close the connections to an origin that is there no more: the idle ones, and those in use at the end of their exchange."""
+        pool = self._pools.pop(origin.name, None)
+        if pool is not None:
+            pool.close()
+
     def connections(self) -> Iterator[tuple[str, int]]:
         """Yield, for each origin that was ever asked: its name, idle connections."""
         for name, pool in list(self._pools.items()):

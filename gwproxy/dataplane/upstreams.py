@@ -6,17 +6,21 @@ snapshot, with its connections, its turns and its health.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from gwproxy.context import Context
-from gwproxy.dataplane.balancer import balancer_for
+import gevent
+
 from gwproxy.dataplane.breaker import CircuitBreaker, Probe
 from gwproxy.dataplane.concurrency import Places
+from gwproxy.dataplane.ejection import Ejections
+from gwproxy.dataplane.members import KnownTargets, Members
+from gwproxy.dataplane.names import Names
 from gwproxy.dataplane.retry import RetryPolicy
 from gwproxy.dataplane.session import UpstreamSession
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import GatewayAdapter
-from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import TLS, Target, Upstream
 from gwproxy.tally import Tally
 
@@ -27,6 +31,11 @@ class LiveUpstream:
     :ivar name: the upstream's name, or the URL of a route that names none.
     :ivar described: its model.
     :ivar exchange: sends a request by :attr:`session`.
+    :ivar pick: chooses a target, as :meth:`gwproxy.dataplane.members.Members.pick`.
+    :ivar single: its only target, if there can be no other.
+    :ivar ejections: to be told what requests come to; None if nothing follows from it.
+    :ivar checked_by: names the upstream and the rules by which its targets are checked, in every worker alike.
+    :ivar tended: whether there is something to do for it beside requests.
     :ivar retries: when its requests are sent again.
     :ivar base: what :attr:`gwproxy.context.UpstreamChoice.base` shows before a target is chosen.
     :ivar prefix: what is prepended to a path before a target is chosen: a single target's; with several, each has its own.
@@ -40,20 +49,33 @@ class LiveUpstream:
         tally: Tally,
         label: str | None = None,
         transport: type[GatewayAdapter] = GatewayAdapter,
+        *,
+        known: KnownTargets | None = None,
+        names: Names | None = None,
+        joining: bool = False,
     ) -> None:
         """Know it; nothing is opened.
 
         :param tally: where refusals are counted.
         :param label: under which; None: its name.
         :param transport: what its requests are sent by.
+        :param known: the worker's targets; None: it shares none.
+        :param names: what DNS says; None: nobody asks it.
+        :param joining: whether an upstream of that name is served already.
         """
         self.name = name
         self.described = described
-        self.targets = tuple(LiveTarget(target.url, target.weight) for target in described.targets)
-        self._weighted = tuple(target for target in self.targets if target.weight)
-        self._balance = balancer_for(described, self._weighted or self.targets)
-        self.single = self.targets[0] if len(self.targets) == 1 else None
-        self.base = self.single.base if self.single else f"{self.targets[0].origin.scheme}://{name}"
+        members = self.members = Members(name, described, known or KnownTargets(), names or Names(tally), joining=joining)
+        self.pick = members.pick
+        self.single = members.single
+        self.base = self.single.base if self.single else f"{described.targets[0].url.partition('://')[0]}://{name}"
+        self.ejections: Ejections | None = None
+        if described.ejection is not None:
+            ramp = described.slow_start or described.ejection.base_time
+            self.ejections = Ejections(name, described.ejection, ramp, lambda: members.seats, tally)
+        self.checked_by = f"{name} {_digest(described)}" if described.health is not None else ""
+        resolving = any(target.resolve for target in described.targets)
+        self.tended = bool(described.health or described.ejection or described.slow_start or resolving)
         self._adapter = transport(tls=described.tls, keepalive=described.keepalive)
         self.session = UpstreamSession(self._adapter)
         self.exchange = self.session.exchange
@@ -67,7 +89,7 @@ class LiveUpstream:
 
         It is copied: ``before`` may serve on, beside this one.
         """
-        if {target.url for target in self.targets} != {target.url for target in before.targets}:
+        if {target.url for target in self.described.targets} != {target.url for target in before.described.targets}:
             return
         described, label = self.described, self.places.label
         self.retries.goes_on(before.retries, described.retries)
@@ -92,18 +114,16 @@ class LiveUpstream:
             raise
         return probe
 
-    def pick(self, ctx: Context, tried: Collection[LiveTarget] = ()) -> LiveTarget:
-        """Choose a target, one that was not tried if there is any.
+    @property
+    def targets(self) -> Sequence[LiveTarget]:
+        """All its targets, those that get no request too."""
+        return self.members.targets
 
-        :raises ServiceUnavailable: no target is healthy.
-        """
-        if self.single is not None and self.single.healthy and self.single.weight:
-            return self.single
-        healthy = [target for target in self._weighted if target.healthy]
-        if not healthy:
-            raise ServiceUnavailable(f"no healthy target of upstream {self.name}", headers=[("Retry-After", "1")])
-        fresh = [target for target in healthy if target not in tried]
-        return self._balance(fresh or healthy, ctx)
+    def reseat(self) -> None:
+        """Take the targets that DNS has now, if it has said anything new; let go of the connections to those that it has no more."""
+        if self.members.stale:
+            for gone in self.members.reseat():
+                self._adapter.forget(gone.origin)
 
     @property
     def connections(self) -> int:
@@ -123,12 +143,17 @@ class Upstreams:
     """All upstreams of this worker, by name and description.
 
     :ivar tally: where they count what they refuse.
+    :ivar known: their targets.
+    :ivar names: what DNS says of their names.
     :ivar transport: what requests are sent by; changing it changes nothing for those that live already.
     """
 
     def __init__(self, tally: Tally | None = None, transport: type[GatewayAdapter] = GatewayAdapter) -> None:
         self.tally = tally if tally is not None else Tally()
         self.transport = transport
+        self.known = KnownTargets()
+        self.names = Names(self.tally)
+        self._tended: list[LiveUpstream] | None = None
         self._live: dict[str, list[LiveUpstream]] = {}  # several of one name: of the snapshot before, or of a candidate
         self._direct: dict[str, LiveUpstream] = {}
 
@@ -138,10 +163,11 @@ class Upstreams:
         for live in known:
             if live.described == described:
                 return live
-        live = LiveUpstream(name, described, self.tally, transport=self.transport)
+        live = LiveUpstream(name, described, self.tally, transport=self.transport, known=self.known, names=self.names, joining=bool(known))
         if known:
             live.goes_on(known[-1])
         known.append(live)
+        self._tended = None
         return live
 
     def of_url(self, url: str) -> LiveUpstream:
@@ -170,6 +196,34 @@ class Upstreams:
                     live.close()
             if not known:
                 del self._live[name]
+        self._tended = None
+        self.names.keep((target, live.described.dns) for live in self.tended() for target in live.members.wanted)
+
+    def tended(self) -> list[LiveUpstream]:
+        """Return those for which there is something to do beside requests: checks, lookups, shares that grow."""
+        if self._tended is None:
+            self._tended = [live for live in self if live.tended]
+        return self._tended
+
+    def targets_in(self, state: str) -> int:
+        """How many targets are in a state."""
+        return len({target for live in self.tended() for target in live.targets if target.state == state})
+
+    def resolve(self, patience: float) -> None:
+        """Wait until DNS has answered about every name, or failed, so that the first request finds a target.
+
+        :param patience: seconds to wait at most, for all together.
+        """
+        waiting = [live for live in self.tended() if live.members.unsettled]
+        until = time.monotonic() + patience
+        while waiting and (left := until - time.monotonic()) > 0:
+            # Of a service, its servers are asked for once they are known; what somebody else asks already is waited for.
+            gevent.joinall(self.names.look(), timeout=left)
+            waiting = [live for live in waiting if live.members.unsettled]
+            if waiting:
+                gevent.sleep(0.005)
+        for live in self.tended():
+            live.reseat()
 
     def prune(self) -> None:
         """Close idle connections that are past use, of plugins' own upstreams too."""
@@ -183,3 +237,9 @@ class Upstreams:
 
     def __iter__(self) -> Iterator[LiveUpstream]:
         return iter([live for known in self._live.values() for live in known])
+
+
+def _digest(described: Upstream) -> str:
+    """Return what stands for the rules of checks."""
+    health = described.health.model_dump_json() if described.health is not None else ""
+    return hashlib.sha256(f"{health} {described.tls.model_dump_json()}".encode()).hexdigest()[:12]

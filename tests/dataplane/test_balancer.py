@@ -1,26 +1,18 @@
-"""Which target gets the next request."""
+"""Which target gets the next request: shares over many picks, within bounds that chance exceeds once in a million runs."""
 
 from __future__ import annotations
 
-from collections import Counter
+import itertools
+import random
+from collections import deque
 
 import pytest
 
-from gwproxy import Context, Headers, Request
-from gwproxy.dataplane.balancer import ConsistentHash, least_connections, round_robin, weighted_random
+from gwproxy.dataplane.balancer import balancer_for, least_connections, round_robin, two_choices, weighted_random
+from gwproxy.dataplane.seat import Seat
 from gwproxy.dataplane.target import LiveTarget
-from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
-from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Target, Upstream
-from gwproxy.tally import Tally
-
-
-def targets(*weights: int) -> list[LiveTarget]:
-    return [LiveTarget(f"http://10.0.0.{index}:8000", weight) for index, weight in enumerate(weights, 1)]
-
-
-def ctx(address: str = "192.0.2.1", path: str = "/", **headers: str) -> Context:
-    return Context(Request("GET", path, headers=Headers(headers.items()), remote_addr=address))
+from tests.dataplane.seats import Balance, ctx, seats, shares
 
 
 def test_a_target_knows_its_parts() -> None:
@@ -30,93 +22,101 @@ def test_a_target_knows_its_parts() -> None:
     assert (plain.origin.port, plain.authority, plain.prefix) == (80, "users", "")
 
 
+def test_an_address_from_dns_is_asked_as_the_name_it_was_found_by() -> None:
+    target = LiveTarget("https://10.0.0.5:8443/base", name="https://users.internal:8443/base")
+    assert (target.base, target.origin.host, target.origin.server_name) == ("https://10.0.0.5:8443", "10.0.0.5", "users.internal")
+    assert target.host_line == b"Host: users.internal:8443\r\n"
+    assert target.origin.name != LiveTarget("https://10.0.0.5:8443", name="https://orders.internal:8443").origin.name
+    service = LiveTarget("http://10.0.0.5:7001", name="http://_http._tcp.users.internal")
+    assert (service.authority, service.origin.port) == ("users.internal", 7001)
+
+
 def test_round_robin_is_smooth_and_by_weight() -> None:
-    them = targets(5, 1, 1)
-    picked = [them.index(round_robin(them, ctx())) for _ in range(7)]
-    assert picked == [0, 0, 1, 0, 2, 0, 0]
+    them = seats(5, 1, 1)
+    picked = [[seat.target for seat in them].index(round_robin(them, ctx())) for _ in range(14)]
+    assert picked == [0, 0, 1, 0, 2, 0, 0] * 2
+
+
+def test_round_robin_gives_exact_shares_and_never_bursts() -> None:
+    them = seats(7, 2, 1)
+    picked = [round_robin(them, ctx()) for _ in range(10_000)]
+    assert [picked.count(seat.target) for seat in them] == [7000, 2000, 1000]
+    rare = [position for position, target in enumerate(picked) if target is them[2].target]
+    assert {after - before for before, after in itertools.pairwise(rare)} == {10}
+
+
+@pytest.mark.parametrize("balance", [weighted_random, two_choices])
+def test_random_choices_of_an_idle_upstream_are_by_weight(balance: Balance) -> None:
+    random.seed(1)
+    for share, expected in zip(shares(balance, seats(1, 3, 6), 20_000), (0.1, 0.3, 0.6), strict=True):
+        assert share == pytest.approx(expected, abs=0.018)  # five standard deviations
+
+
+def test_least_connections_of_an_idle_upstream_are_by_weight() -> None:
+    """Else the heaviest would get all of a low traffic."""
+    assert shares(least_connections, seats(1, 2), 3000) == pytest.approx([1 / 3, 2 / 3], abs=0.001)
 
 
 def test_least_connections_counts_what_is_in_flight_by_weight() -> None:
-    them = targets(1, 2)
-    them[0].active, them[1].active = 1, 2
-    assert least_connections(them, ctx()) is them[1]
-    them[1].active = 5
-    assert least_connections(them, ctx()) is them[0]
+    them = seats(1, 2)
+    them[0].target.active, them[1].target.active = 2, 3
+    assert least_connections(them, ctx()) is them[1].target
+    them[1].target.active = 5
+    assert least_connections(them, ctx()) is them[0].target
 
 
-def test_random_is_by_weight() -> None:
-    them = targets(1, 3)
-    share = Counter(them.index(weighted_random(them, ctx())) for _ in range(4000))
-    assert 0.6 < share[1] / 4000 < 0.9
+def test_two_choices_takes_the_less_busy_of_any_two() -> None:
+    random.seed(1)
+    them = seats(1, 1, 1)
+    them[0].target.active = 9
+    got = shares(two_choices, them, 6000)
+    assert got[0] == 0.0, "of any two of three, one is idle"
+    assert got[1] == pytest.approx(0.5, abs=0.035)
+    assert two_choices(them[:1], ctx()) is them[0].target
 
 
-def test_consistent_hash_keeps_a_key_and_moves_only_those_of_a_target_that_left() -> None:
-    them = targets(1, 1, 1, 1)
-    ring = ConsistentHash(them, "client")
-    contexts = [ctx(f"10.1.{n // 250}.{n % 250}") for n in range(1000)]
-    before = [ring(them, c) for c in contexts]
-    assert before == [ring(them, c) for c in contexts]
-    after = [ring(them[1:], c) for c in contexts]
-    assert all(old is new for old, new in zip(before, after, strict=True) if old is not them[0])
-    counts = Counter(id(target) for target in before)
-    assert all(120 < count < 400 for count in counts.values())
+def served(balance: Balance, seconds: dict[int, float], rate: float, count: int) -> tuple[list[int], int]:
+    """Send ``count`` requests, evenly spread, to targets that take so many seconds each; return their counts, and the most that waited."""
+    random.seed(1)
+    them = seats(*[1] * len(seconds))
+    ends: deque[tuple[float, Seat]] = deque()
+    counts, most = [0] * len(them), 0
+    for number in range(count):
+        now = number / rate
+        for end, seat in [pair for pair in ends if pair[0] <= now]:
+            ends.remove((end, seat))
+            seat.target.active -= 1
+        target = balance(them, ctx())
+        index = [seat.target for seat in them].index(target)
+        target.active += 1
+        counts[index] += 1
+        ends.append((now + seconds[index], them[index]))
+        most = max(most, target.active)
+    return counts, most
 
 
 @pytest.mark.parametrize(
-    ("hash_on", "same", "other"),
-    [
-        ("header:X-Key", ctx("1.1.1.1", **{"X-Key": "a"}), ctx("1.1.1.1", **{"X-Key": "omega"})),
-        ("cookie:session", ctx("1.1.1.1", Cookie="session=a"), ctx("1.1.1.1", Cookie="session=omega")),
-        ("path", ctx("1.1.1.1", "/a"), ctx("1.1.1.1", "/b")),
-    ],
+    ("balance", "bound"),
+    [(round_robin, 100), (least_connections, 15), (two_choices, 25)],
+    ids=["round_robin", "least_connections", "two_choices"],
 )
-def test_consistent_hash_by_what_is_configured(hash_on: str, same: Context, other: Context) -> None:
-    them = targets(*[1] * 50)
-    ring = ConsistentHash(them, hash_on)
-    elsewhere = ctx("2.2.2.2", same.request.path)
-    elsewhere.request.headers = same.request.headers
-    assert ring(them, same) is ring(them, elsewhere)
-    assert ring(them, same) is not ring(them, other)
+def test_a_slow_target_gets_less_from_those_who_look_at_what_is_in_flight(balance: Balance, bound: int) -> None:
+    """One of four targets takes fifty times as long: turns let requests pile up there, the others do not."""
+    counts, most = served(balance, {0: 0.5, 1: 0.01, 2: 0.01, 3: 0.01}, rate=400, count=4000)
+    if balance is round_robin:
+        assert counts == [1000] * 4
+        assert most > bound / 2 - 1
+    else:
+        assert counts[0] < 4000 * 0.06
+        assert most < bound
 
 
-def upstream(*weights: int) -> LiveUpstream:
-    described = Upstream(targets=tuple(Target(url=t.url, weight=t.weight) for t in targets(*weights)))
-    return LiveUpstream("users", described, Tally())
-
-
-def test_pick_prefers_what_was_not_tried() -> None:
-    live = upstream(1, 1)
-    first = live.pick(ctx())
-    assert live.pick(ctx(), [first]) is not first
-    assert live.pick(ctx(), list(live.targets)) in live.targets
-
-
-def test_pick_passes_over_what_is_unhealthy_and_weight_zero() -> None:
-    live = upstream(1, 1, 0)
-    live.targets[0].healthy = False
-    assert {live.pick(ctx()) for _ in range(10)} == {live.targets[1]}
-    live.targets[1].healthy = False
-    with pytest.raises(ServiceUnavailable):
-        live.pick(ctx())
-
-
-def test_an_upstream_survives_a_change_that_does_not_concern_it() -> None:
-    them = Upstreams()
-    users = Upstream(targets=(Target(url="http://10.0.0.1"),))
-    orders = Upstream(targets=(Target(url="http://10.0.0.2"),))
-    first = them.named("users", users)
-    assert them.named("users", users.model_copy()) is first
-    them.keep([first, them.named("orders", orders)])
-    assert {live.name for live in them} == {"users", "orders"}
-    changed = them.named("users", orders)
-    assert changed is not first
-    them.keep([changed])
-    assert [live.name for live in them] == ["users"]
-
-
-def test_urls_that_plugins_choose_are_bounded() -> None:
-    them = Upstreams()
-    for number in range(300):
-        them.direct(f"http://10.0.0.1:{1000 + number}")
-    assert len(them._direct) == 256
-    assert them.direct("http://10.0.0.1:1299") is them.direct("http://10.0.0.1:1299")
+@pytest.mark.parametrize("algorithm", ["round_robin", "least_connections", "two_choices", "random"])
+def test_each_algorithm_heeds_weights_and_shares_of_them(algorithm: str) -> None:
+    random.seed(1)
+    them = seats(1, 1)
+    them[0].target.share = 0.25  # as one that comes back
+    for seat in them:
+        seat.refresh()
+    described = Upstream(targets=(Target(url="http://a"),), algorithm=algorithm)  # type: ignore[arg-type]
+    assert shares(balancer_for(described, them), them, 10_000) == pytest.approx([0.2, 0.8], abs=0.02)
