@@ -6,12 +6,15 @@ worker: what goes wrong is logged and shown in the heartbeat.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from gwproxy.background import Background
 from gwproxy.controlplane.collection import Collector
 from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.fleet import Heartbeat
+from gwproxy.controlplane.host import HostFiles
 from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.pace import Pace
 from gwproxy.controlplane.parse import Environment, to_json
@@ -30,6 +34,7 @@ from gwproxy.controlplane.sources import FileSource, RedisSource, Source
 from gwproxy.controlplane.watch import Watcher
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.health import HealthChecks
+from gwproxy.dataplane.tending import Tending
 from gwproxy.errors import ConfigurationRefused, StoreUnavailable
 from gwproxy.ports import Store
 from gwproxy.process import Identity, descriptors, make_worker_id, resident
@@ -39,6 +44,7 @@ from gwproxy.store.audit import AuditLog
 from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import connect
+from gwproxy.store.health import SharedHealth
 from gwproxy.store.redial import Redial
 from gwproxy.store.shared import LocalStore, RedisStore
 
@@ -46,6 +52,7 @@ log = logging.getLogger("gwproxy.agent")
 
 STORE_TIMEOUT = 2.0  # seconds for what no request waits for
 FAREWELL = 2.0  # seconds a plugin has for its worker_stopping: logs are still to be written after it
+SHARE_EVERY = 2.0  # seconds between two looks at what other hosts say of targets
 TIDY_EVERY = 15.0  # seconds between two looks for idle upstream connections that are past use
 
 
@@ -76,6 +83,19 @@ def _in_thread(pool: ThreadPool, function: Callable[..., Any], args: tuple[Any, 
     if error is not None:
         raise error
     return result
+
+
+class Disk:
+    """Runs what waits for the disk in a thread of its own: those of the hub may all wait for names to be resolved."""
+
+    def __init__(self) -> None:
+        self._pool: ThreadPool | None = None
+
+    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return what ``function`` returns, or raises; always to be called from the same thread."""
+        if self._pool is None:  # here: it belongs to the thread that asks
+            self._pool = ThreadPool(1)
+        return _in_thread(self._pool, function, args)
 
 
 def _outcome(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
@@ -118,7 +138,8 @@ class Agent:
         self._audit: AuditLog | None = None
         self._referee: Referee | None = None
         self._stopping = threading.Event()
-        self._disk: ThreadPool | None = None
+        self._shared: SharedHealth | None = None
+        self._host: HostFiles | None = None
         self._watch_resources()
 
     def start(self) -> None:
@@ -128,6 +149,8 @@ class Agent:
         for name, reason in self.registry.broken.items():
             log.error("plugin_refused plugin=%s reason=%s", name, reason)
         self._open_store()
+        with _survived("upstreams"):
+            self._tend()  # before anything is served: with what the host knows of targets and names already
         self._ports = WorkerGateway(self._store, self.worker_id, self._settings.state_dir)
         announce(self.registry, self._gateway.tally, "worker_started", gateway=self._ports)
         watcher = self._watcher = self._make_watcher()
@@ -137,7 +160,6 @@ class Agent:
             self._start_referee(watcher)
         self._run(self._seed_and_watch, watcher)
         self._run(self._tidy)
-        self._run(HealthChecks(self._gateway.upstreams).run)
 
     @property
     def settled(self) -> bool:
@@ -162,6 +184,8 @@ class Agent:
         if self._referee is not None:
             self._referee.close()
         self._store.close()
+        if self._host is not None:
+            self._host.close()
         if self._heartbeat is not None:
             self._heartbeat.close()
         self._background.close()
@@ -175,9 +199,33 @@ class Agent:
         client = connect(settings.redis_url, timeout=STORE_TIMEOUT, max_connections=4, redial=redial)
         retention = Retention(settings.history_keep, settings.history_days)
         self._store, self._configurations = store, ConfigurationStore(client, settings.prefix, retention)
+        place = hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:6]  # two gateways may run on one machine
+        self._shared = SharedHealth(client, settings.prefix, f"{socket.gethostname()}-{place}")
         self._candidates, self._audit = CandidateStore.of(self._configurations), AuditLog(client, settings.prefix)
         self._run(store.logs.run, self._stopping)
         self._run(store.attend, self._stopping)
+
+    def _tend(self) -> None:
+        """Look after the upstreams, together with the other workers of the host."""
+        settings, upstreams = self._settings, self._gateway.upstreams
+        host = self._host = HostFiles(settings.state_dir, settings.prefix, self._gateway.tally, Disk())
+        upstreams.names.saved = host.names()
+        checks = HealthChecks(upstreams, host)
+        self._run(Tending(upstreams, checks, learned=lambda: host.keep_names(upstreams.names.shown())).run)
+        if self._shared is not None:
+            self._run(self._share_health, checks, host, self._shared)
+
+    def _share_health(self, checks: HealthChecks, host: HostFiles, shared: SharedHealth) -> None:
+        """Tell other hosts of the targets that this one asks, and hear of them what nobody here knows yet."""
+        while True:
+            if host.leads():
+                try:
+                    checks.hear(shared.others())
+                    shared.tell({key: result.healthy for key, result in checks.results.items()})
+                except StoreUnavailable as error:
+                    log.debug("health_not_shared reason=%s", error)
+            if self._stopping.wait(SHARE_EVERY):
+                return
 
     def _start_heartbeat(self, watcher: Watcher) -> None:
         if self._configurations is None:
@@ -228,15 +276,9 @@ class Agent:
             pause=Pace(),
             revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=self._changed,
-            in_thread=self._on_disk,
+            in_thread=Disk(),
             collector=Collector(lambda: not self._gateway.in_flight),
         )
-
-    def _on_disk(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run what waits for the disk in a thread of its own: those of the hub may all wait for names to be resolved."""
-        if self._disk is None:  # here: it belongs to the thread that follows the configuration
-            self._disk = ThreadPool(1)
-        return _in_thread(self._disk, function, args)
 
     def _watch_resources(self) -> None:
         """Show with the heartbeat what a worker that leaks would have more and more of."""
@@ -246,6 +288,8 @@ class Agent:
             tally.watch("descriptors", lambda: descriptors() or 0)
         tally.watch("requests", lambda: len(gateway.in_flight))
         tally.watch("upstream_connections", lambda: gateway.upstreams.connections)
+        for state in ("unhealthy", "ejected", "unresolved"):
+            tally.watch(f"targets_{state}", partial(gateway.upstreams.targets_in, state))
 
     def _tidy(self) -> None:
         """Close idle upstream connections that are too old, or that the upstream has closed: a quiet route leaves none."""

@@ -33,13 +33,17 @@ class LastGood:
     revision: int
 
 
+def file_name(prefix: str) -> str:
+    """Return what files of a prefix are called: two prefixes that look alike do not share one."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", prefix).strip("-") or "default"
+    return name if name == prefix.rstrip(":") else f"{name}-{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
+
+
 class LastGoodFile:
     """Keeps the last good configurations of one prefix in a folder. Several workers may write it at once."""
 
     def __init__(self, folder: Path, prefix: str) -> None:
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", prefix).strip("-") or "default"
-        if name != prefix.rstrip(":"):  # two prefixes that look alike must not share a file
-            name += "-" + hashlib.sha256(prefix.encode()).hexdigest()[:8]
+        name = file_name(prefix)
         self._newest = folder / "last-good" / f"{name}.json"
         self._before = folder / "last-good" / f"{name}.previous.json"
 

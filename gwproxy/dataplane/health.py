@@ -1,14 +1,19 @@
-"""Active health checks: each target asked at its interval, taken out after failures, brought back after successes."""
+"""Active health checks: each target asked at its interval, taken out after failures, brought back after successes.
+
+One worker of a host asks, and tells the others: :class:`Host` is how. One whose host's asker is silent asks for itself.
+"""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import gevent
 
+from gwproxy.dataplane.statuses import codes
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import Failure, UpstreamRequest
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
@@ -16,51 +21,173 @@ from gwproxy.model import Health, Timeouts
 
 log = logging.getLogger("gwproxy.health")
 
-TICK = 0.1  # seconds between two looks at what is due
+TELL_EVERY = 1.0  # seconds between two times that results are told which changed nothing
+SILENCE = 1.5  # seconds beyond the interval after which who asks for all counts as silent
+
+
+class Result(NamedTuple):
+    """What a host's checks say of a target.
+
+    :ivar at: when it was asked last, in seconds since 1970.
+    :ivar why: what it said.
+    """
+
+    healthy: bool
+    at: float
+    why: str
+
+
+Results = Mapping[str, Result]
+
+
+class Host(Protocol):
+    """The other workers of this host: :class:`gwproxy.controlplane.host.HostFiles`."""
+
+    def leads(self) -> bool:
+        """Return whether it is this worker that asks; try to become the one if nobody is."""
+
+    def tell(self, results: Results) -> None:
+        """Let the others know; does not wait for them, and never raises."""
+
+    def told(self) -> Results | None:
+        """Return what was told last, if it is news; None: nothing new."""
+
+
+class Alone:
+    """A worker that knows of no other: it asks for itself."""
+
+    def leads(self) -> bool:
+        """Say yes."""
+        return True
+
+    def tell(self, results: Results) -> None:
+        """Do nothing."""
+
+    def told(self) -> None:
+        """Know nothing."""
 
 
 class HealthChecks:
-    """Checks the targets of every upstream that asks for it, in this worker, beside its requests.
+    """Checks the targets of every upstream that asks for it, or takes over what another worker of the host has found.
 
-    A target begins healthy: a gateway that has just started does not refuse everything until its first checks are back.
+    A target that nobody knows anything of begins healthy: a gateway that has just started does not refuse everything until its first
+    checks are back.
+
+    :param wall: seconds since 1970: what workers of a host, which may be restarted, have in common.
+
+    :ivar results: by :func:`key_of`: this host's, as far as this worker knows.
+    :ivar hearsay: whether other hosts say that a target is well, by the same keys: believed until this host knows better.
     """
 
-    def __init__(self, upstreams: Upstreams, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        host: Host | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self._upstreams = upstreams
+        self._host: Host = host if host is not None else Alone()
         self._clock = clock
-
-    def run(self) -> None:
-        """Check for ever."""
-        while True:
-            self.look()
-            gevent.sleep(TICK)
+        self._wall = wall
+        self.results: dict[str, Result] = {}
+        self.hearsay: Mapping[str, bool] = {}
+        self._news = False  # results that the others do not have
+        self._tell_at = 0.0
+        self._led = False
 
     def look(self) -> list[gevent.Greenlet]:
-        """Start the checks that are due; return them."""
-        now = self._clock()
+        """Take over what is told, start the checks that are due, tell what they have found; return those that were started."""
+        now, leads = self._clock(), self._host.leads()
+        told = None if leads and self._led else self._host.told()
+        if told is not None:
+            self.results = dict(told)
         started = []
-        for live in self._upstreams:
+        for live in self._upstreams.tended():
             health = live.described.health
             if health is None:
                 continue
             for target in live.targets:
-                if now >= target.check_at:
-                    # Jittered, so that the workers of a fleet do not ask all at once.
-                    target.check_at = now + health.interval * random.uniform(0.9, 1.1)  # noqa: S311 - no secret
+                if target.state == "unresolved":
+                    continue
+                if target.check_at is None:
+                    self._meet(live, target, health, now if leads else now + patience(health))
+                if told is not None:
+                    self._adopt(live, target, health)
+                if leads and not self._led:
+                    target.check_at = min(target.check_at or now, now + health.interval)
+                if now >= (target.check_at or 0.0):
+                    target.check_at = now + health.interval * (1 + random.uniform(-health.jitter, health.jitter))  # noqa: S311 - no secret
                     started.append(gevent.spawn(self._check, live, target, health))
+        self._led = leads
+        if leads and self._news and now >= self._tell_at:
+            self._tell(now)
         return started
+
+    def _meet(self, live: LiveUpstream, target: LiveTarget, health: Health, due: float) -> None:
+        """Begin with a target: in the state that is known of it, by this host or by hearsay."""
+        target.check_at = due
+        self._adopt(live, target, health)
+        key = key_of(live, target)
+        if key not in self.results and self.hearsay.get(key) is False:
+            # One success of our own shall do: what others cannot reach may well be reached from here.
+            target.judged(False, "other hosts say so", doubtful=health.healthy_after - 1)
+            log.warning("target_changed upstream=%s target=%s healthy=False why=hearsay", live.name, target.url)
+
+    def hear(self, hearsay: Mapping[str, bool]) -> None:
+        """Take over what other hosts say, of those targets too that were met before and not checked yet."""
+        self.hearsay = hearsay
+        for live in self._upstreams.tended():
+            for target in live.targets:
+                if live.described.health is not None and target.check_at is not None and target.healthy:
+                    self._meet(live, target, live.described.health, target.check_at)
+
+    def _adopt(self, live: LiveUpstream, target: LiveTarget, health: Health) -> None:
+        result = self.results.get(key_of(live, target))
+        if result is None or not -SILENCE < self._wall() - result.at < patience(health):
+            return  # too old, or of a clock that was set: this worker will find out by itself
+        if not self._host.leads():
+            target.check_at = self._clock() + patience(health)
+        if result.healthy != target.healthy:
+            target.judged(result.healthy, result.why, self._ramp(live))
+            log.warning("target_changed upstream=%s target=%s healthy=%s why=%s", live.name, target.url, target.healthy, result.why)
 
     def _check(self, live: LiveUpstream, target: LiveTarget, health: Health) -> None:
         try:
             succeeded, why = ask(live, target, health)
-            if target.checked(succeeded, health):
+            changed = target.checked(succeeded, health, why, self._ramp(live))
+            self.results[key_of(live, target)] = Result(target.healthy, self._wall(), why)
+            self._news = True
+            if changed:
+                self._tell_at = 0.0
                 log.warning("target_changed upstream=%s target=%s healthy=%s why=%s", live.name, target.url, target.healthy, why)
         except Exception:  # of a check, not of a request: the next one is due anyway
             log.exception("check_failed upstream=%s target=%s", live.name, target.url)
 
+    def _ramp(self, live: LiveUpstream) -> tuple[float, float] | None:
+        seconds = live.described.slow_start
+        return None if seconds is None else (self._clock(), seconds)
+
+    def _tell(self, now: float) -> None:
+        """Tell all results; those of targets that are gone are forgotten."""
+        known = {key_of(live, target) for live in self._upstreams.tended() if live.described.health for target in live.targets}
+        self.results = {key: result for key, result in self.results.items() if key in known}
+        self._news, self._tell_at = False, now + TELL_EVERY
+        self._host.tell(self.results)
+
+
+def patience(health: Health) -> float:
+    """Return the seconds for which a result may be relied on: the next one should have come by then."""
+    return health.interval * (1 + health.jitter) + health.timeout + SILENCE
+
+
+def key_of(live: LiveUpstream, target: LiveTarget) -> str:
+    """Return what names a target and the rules by which it is checked, in every worker alike."""
+    return f"{live.checked_by} {target.url}"
+
 
 def ask(live: LiveUpstream, target: LiveTarget, health: Health) -> tuple[bool, str]:
-    """Ask a target; return whether it is well (a status of 200 to 399 in time), and what it said."""
+    """Ask a target; return whether it is well (one of the statuses in time), and what it said."""
     request = UpstreamRequest(
         "GET",
         target.origin,
@@ -73,4 +200,4 @@ def ask(live: LiveUpstream, target: LiveTarget, health: Health) -> tuple[bool, s
     except Failure as failure:
         return False, str(failure)
     raw.close()
-    return 200 <= raw.status < 400, f"status {raw.status}"
+    return raw.status in codes(health.statuses), f"status {raw.status}"
