@@ -228,12 +228,18 @@ class TargetHealth(Told):
 
     upstream: str
     url: str
+    name: str | None
+    """The URL that is configured, if the target is an address that DNS has told of its name."""
     workers: int
-    """How many send to it."""
+    """How many know of it."""
     healthy: int
-    """For how many of them it is well."""
+    """For how many of them it is up: it gets requests, unless its weight is 0."""
     active: int
     """Requests in flight, of all."""
+    states: dict[str, int]
+    """For how many it is `healthy`, `returning`, `unhealthy`, `ejected`, `unresolved` or `drained`."""
+    why: str
+    """What its last check or its ejection had to say, where it is not up; else empty."""
 
 
 class Fleet(Told):

@@ -20,6 +20,8 @@ Examples:
 """
 
 _STATES = {"ready": "green", "starting": "yellow", "draining": "yellow", "refused": "red", "unhealthy": "red", "healthy": "green"}
+_STATES |= {"ejected": "red", "unresolved": "red", "returning": "yellow", "drained": "yellow"}
+_TARGET_COLUMNS = ("upstream", "target", "health", "workers", "active", "why")
 _DIGITS = 12  # of a digest: enough for people
 
 
@@ -64,7 +66,7 @@ def show(found: Mapping[str, Any], now: datetime) -> None:
         print_line((f"plugin {name} does not load on {', '.join(hosts)}; 'gwproxy plugins list' there says why", "red"))
     if found["targets"]:
         click.echo()
-        print_table(("upstream", "target", "health", "workers", "active"), [_target_row(target) for target in found["targets"]], _STATES)
+        print_table(_TARGET_COLUMNS, [_target_row(target) for target in found["targets"]], _STATES)
     if rows := list(_counter_rows(workers)):
         click.echo()
         print_table(("counter", "kind", "total", "most in one worker"), rows)
@@ -88,7 +90,9 @@ def _counter_rows(workers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[object
 
 
 def _target_row(target: Mapping[str, Any]) -> tuple[object, ...]:
-    healthy, workers = target["healthy"], target["workers"]
-    health = "healthy" if healthy == workers else "unhealthy" if healthy == 0 else f"healthy for {healthy} of {workers}"
+    healthy, workers, states = target["healthy"], target["workers"], target["states"]
+    alike = next(iter(states)) if len(states) == 1 else None
+    parts = ", ".join(f"{state} {count}" for state, count in sorted(states.items()) if state != "healthy")
+    health = alike or f"healthy for {healthy} of {workers}" + (f" ({parts})" if set(states) - {"healthy", "unhealthy"} else "")
     upstream = target["upstream"] if target["upstream"] != target["url"] else None
-    return upstream, target["url"], health, workers, target["active"]
+    return upstream, target["url"], health, workers, target["active"], target["why"]

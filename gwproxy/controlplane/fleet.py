@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -122,7 +122,7 @@ class Heartbeat:
             "counters": orjson.dumps(self._tally.shown()).decode(),
             "upstreams": orjson.dumps([_load(live) for live in self._upstreams][:200]).decode(),
             "gauges": orjson.dumps(self._tally.measured()).decode(),
-            "targets": orjson.dumps([_shown(live.name, target) for live in self._upstreams for target in live.targets][:200]).decode(),
+            "targets": orjson.dumps([row for live in self._upstreams for row in shown(live)][:200]).decode(),
         }
 
 
@@ -131,5 +131,20 @@ def _load(live: LiveUpstream) -> dict[str, object]:
     return {"upstream": live.name, "in_flight": places.in_flight, "queued": places.queued, "refused": places.refused}
 
 
-def _shown(upstream: str, target: object) -> dict[str, object]:
-    return {"upstream": upstream, **{name: getattr(target, name) for name in ("url", "healthy", "active")}}
+def shown(live: LiveUpstream) -> Iterator[dict[str, object]]:
+    """Yield what is told of each target of an upstream."""
+    weights = {seat.target: seat.weight for seat in live.members.seats}
+    for target in live.targets:
+        drained = target not in weights and target.state != "unresolved"
+        yield {
+            "upstream": live.name,
+            "url": target.url,
+            "name": target.name,
+            "healthy": target.up,
+            "state": "drained" if drained else target.state,
+            "weight": weights.get(target, 0),
+            "share": round(target.share, 2),
+            "active": target.active,
+            "why": target.why[:200],
+            "since": iso(target.since),
+        }

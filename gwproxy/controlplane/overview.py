@@ -65,15 +65,31 @@ def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:
 
 
 def _targets(workers: Sequence[Worker]) -> list[dict[str, Any]]:
-    """Return every target, with how many workers send to it, and their requests in flight."""
+    """Return every target, with how many workers send to it, and their requests in flight.
+
+    ``states`` counts the workers by how they see it; ``why`` is what one for which it is not up says.
+    """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for worker in workers:
         for target in _held(worker, "targets", []):
             if not isinstance(target, dict):
                 continue
             key = (str(target.get("upstream", "")), str(target.get("url", "")))
-            row = found.setdefault(key, {"upstream": key[0], "url": key[1], "workers": 0, "healthy": 0, "active": 0})
+            name = target.get("name")
+            begun = {
+                "upstream": key[0],
+                "url": key[1],
+                "name": name if isinstance(name, str) else None,
+                "workers": 0,
+                "healthy": 0,
+                "active": 0,
+            }
+            row = found.setdefault(key, {**begun, "states": {}, "why": ""})
             row["workers"] += 1
             row["healthy"] += target.get("healthy") is True
+            state = str(target.get("state") or ("healthy" if target.get("healthy") is True else "unhealthy"))
+            row["states"][state] = row["states"].get(state, 0) + 1
+            if target.get("healthy") is not True:
+                row["why"] = str(target.get("why") or row["why"])
             row["active"] += target["active"] if isinstance(target.get("active"), int) else 0
     return [found[key] for key in sorted(found)]

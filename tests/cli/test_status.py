@@ -68,8 +68,23 @@ def test_broken_plugins_and_targets(cli, store: redis.Redis) -> None:
     out = cli("status").out
     assert "plugin pii does not load on one; " in out
     rows = [line.split() for line in out.splitlines()]
-    assert ["users", "http://a", "healthy", "for", "1", "of", "2", "2", "4"] in rows
-    assert ["-", "http://b", "healthy", "2", "0"] in rows
+    assert ["users", "http://a", "healthy", "for", "1", "of", "2", "2", "4", "-"] in rows
+    assert ["-", "http://b", "healthy", "2", "0", "-"] in rows
+
+
+def test_how_targets_are_and_why(cli, store: redis.Redis) -> None:
+    def target(host: str, state: str, why: str = "") -> dict[str, object]:
+        up = state in ("healthy", "returning", "drained")
+        return {"upstream": "users", "url": f"http://{host}", "healthy": up, "state": state, "active": 1, "why": why}
+
+    one = [target("a", "ejected", "5 failures in a row"), target("b", "healthy"), target("c", "drained"), target("d", "unresolved")]
+    two = [target("a", "returning"), target("b", "healthy"), target("c", "drained"), target("d", "unresolved")]
+    publish(store, heartbeat(targets=one), heartbeat(host="two", targets=two))
+    lines = [" ".join(line.split()) for line in cli("status").out.splitlines()]
+    assert "users http://a healthy for 1 of 2 (ejected 1, returning 1) 2 2 5 failures in a row" in lines
+    assert "users http://b healthy 2 2 -" in lines
+    assert "users http://c drained 2 2 -" in lines
+    assert "users http://d unresolved 2 2 -" in lines
 
 
 def test_what_workers_have_counted(cli, store: redis.Redis) -> None:
@@ -98,7 +113,18 @@ def test_json_holds_it_all(cli, store: redis.Redis) -> None:
     assert (worker["id"], worker["pid"], worker["revision"], worker["log_dropped"], worker["state"]) == ("w0", 7, 1, 0, "ready")
     assert worker["plugins"] == {"x": "broken", "cors": "1.0"}
     assert held["broken_plugins"] == {"x": ["one"]}
-    assert held["targets"] == [{"upstream": "users", "url": "http://a", "workers": 1, "healthy": 0, "active": 1}]
+    assert held["targets"] == [
+        {
+            "upstream": "users",
+            "url": "http://a",
+            "name": None,
+            "workers": 1,
+            "healthy": 0,
+            "active": 1,
+            "states": {"unhealthy": 1},
+            "why": "",
+        }
+    ]
     assert held["upstreams"] == [load]
     assert held["behind"] == []
 
@@ -120,7 +146,9 @@ def test_what_others_write_into_a_heartbeat_does_no_harm() -> None:
     nonsense.append({"id": "c", "targets": '[1,{"active":"many"}]', "upstreams": '[1,{"queued":"many"}]'})
     found = overview(Live(CONFIG, 3), nonsense)
     assert found["behind"] == ["a", "b", "c"]
-    assert found["targets"] == [{"upstream": "", "url": "", "workers": 1, "healthy": 0, "active": 0}]
+    assert found["targets"] == [
+        {"upstream": "", "url": "", "name": None, "workers": 1, "healthy": 0, "active": 0, "states": {"unhealthy": 1}, "why": ""}
+    ]
     assert found["upstreams"] == [{"upstream": "", "in_flight": 0, "queued": 0, "refused": 0}]
     assert found["broken_plugins"] == {}
     assert overview(Live(None, 0), nonsense)["behind"] == []

@@ -13,7 +13,7 @@ import fakeredis
 import pytest
 
 from gwproxy import Plugin
-from gwproxy.controlplane.fleet import Heartbeat, iso
+from gwproxy.controlplane.fleet import Heartbeat, iso, shown
 from gwproxy.controlplane.watch import Standing
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.model import Target, Upstream
@@ -21,6 +21,8 @@ from gwproxy.process import Identity, mark_of
 from gwproxy.registry import Registry
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.tally import Tally
+
+UNRESOLVED = Target(url="http://users.internal", resolve="a")
 
 
 class Some(Plugin):
@@ -85,7 +87,40 @@ def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
     assert fields["gauges"] == '{"connections":5}'
     assert json.loads(fields["plugins"]) == {"some": "2.1", "gone": "broken"}
     assert json.loads(fields["upstreams"]) == [{"upstream": "users", "in_flight": 1, "queued": 0, "refused": 0}]
-    assert json.loads(fields["targets"]) == [{"upstream": "users", "url": "http://10.0.0.1:8000", "healthy": True, "active": 0}]
+    (target,) = json.loads(fields["targets"])
+    assert target == {
+        "upstream": "users",
+        "url": "http://10.0.0.1:8000",
+        "name": None,
+        "healthy": True,
+        "state": "healthy",
+        "weight": 1,
+        "share": 1.0,
+        "active": 0,
+        "why": "",
+        "since": "",
+    }
+
+
+def test_targets_say_what_is_with_them() -> None:
+    urls = [f"http://10.0.0.{number}:8000" for number in range(4)]
+    described = Upstream(targets=(*(Target(url=url) for url in urls[:3]), Target(url=urls[3], weight=0), UNRESOLVED))
+    live = Upstreams().named("users", described)
+    live.targets[0].judged(False, "status 500")
+    live.targets[1].ejected(time.monotonic(), 30, 300, 10, "5 failures in a row")
+    live.targets[2].joins(time.monotonic(), 30)
+    rows = list(shown(live))
+    assert [(row["state"], row["healthy"], row["why"]) for row in rows] == [
+        ("unhealthy", False, "status 500"),
+        ("ejected", False, "5 failures in a row"),
+        ("returning", True, ""),
+        ("drained", True, ""),
+        ("unresolved", False, ""),
+    ]
+    assert [row["weight"] for row in rows] == [1, 1, 1, 0, 0]
+    assert rows[2]["share"] == 0.1
+    assert rows[4]["name"] == UNRESOLVED.url
+    assert [bool(row["since"]) for row in rows] == [True, True, False, False, False]
 
 
 def test_it_expires_is_renewed_at_once_when_asked_and_taken_away_at_the_end(
