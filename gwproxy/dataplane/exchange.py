@@ -59,6 +59,8 @@ def exchange(request: UpstreamRequest, connection: Connection, *, keepalive: boo
     rest.sent = sent
     if data is not None:
         rest.received, rest.ended = data, not data
+    else:
+        rest.look()  # here, too: one that leaves at once would be noticed only after the next wait
     return rest.run(keepalive=True)
 
 
@@ -198,17 +200,25 @@ class Exchange:
     def _wait(self) -> wire.Head:
         """Read until the final head is complete."""
         until = self._until(self._request.timeouts.head)
-        gone = self._request.client_gone
+        polls = self._request.client_gone is not None
         while not self._parse():
             if self.ended:
                 raise self._failed("the upstream closed before it answered")
             try:
-                self._receive(self._pause(until, polls=gone is not None), awaited=True)
+                self._receive(self._pause(until, polls=polls), awaited=True)
             except TimeoutError:
-                if gone is not None and gone():
-                    raise self._described(ClientLeft, "the client closed while the upstream was thinking") from None
+                self.look()
         assert self._head is not None  # noqa: S101 - _parse said so
         return self._head
+
+    def look(self) -> None:
+        """See whether the client is still there; does not wait.
+
+        :raises ClientLeft: it is not.
+        """
+        gone = self._request.client_gone
+        if gone is not None and gone():
+            raise self._described(ClientLeft, "the client closed while the upstream was thinking") from None
 
     def _receive(self, until: float, *, awaited: bool) -> None:
         """Read once.
