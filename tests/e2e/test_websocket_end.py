@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -34,6 +35,8 @@ Start = Callable[..., GatewayProcess]
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebSocketService]:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for a thousand sockets here and, inherited, there
     service = WebSocketService(tmp_path_factory.mktemp("websocket"))
     yield service
     service.stop()
@@ -241,13 +244,26 @@ def test_a_connection_that_was_lost_is_logged_as_not_completed(gateway: GatewayP
 # ---- load
 
 
-def test_a_hundred_idle_sockets_on_one_worker(gateway: GatewayProcess, scripted: ScriptedService) -> None:
+def test_a_thousand_idle_sockets_on_two_workers_hold_up_nobody(
+    start_gateway: Start, redis_server: RedisServer, service: WebSocketService, routes: None
+) -> None:
+    """They stay open, each still works, others are served meanwhile, and all are told when the gateway leaves."""
+    gateway = start_gateway(workers=2, GWPROXY_REDIS_URL=redis_server.url).ready()
+    frame = Frame(Opcode.TEXT, b"still here")
     with ExitStack() as stack:
-        clients = [stack.enter_context(dial(gateway, "/ws/echo")) for _ in range(100)]
-        assert gateway.get("/plain/between").status_code == 200
+        clients = [stack.enter_context(RawClient(gateway.port)) for _ in range(1000)]
         for number, client in enumerate(clients):
-            client.send(f"client {number}")
-        assert [client.recv(timeout=20) for client in clients] == [f"client {number}" for number in range(100)]
+            client.send(head(f"/ws/echo?idle={number}", *HANDSHAKE))
+        assert {client.answer().status for client in clients} == {101}
+        began = time.monotonic()
+        assert [gateway.get("/plain/between").status_code for _ in range(20)] == [200] * 20
+        assert time.monotonic() - began < 10
+        for client in clients:
+            client.send(frame.serialize(mask=True))
+        assert {client.exactly(12) for client in clients} == {frame.serialize(mask=False)}
+        gateway.process.signal(signal.SIGTERM)
+        assert {client.rest() for client in clients} == {b"\x88\x0c\x03\xe9going away"}
+    until(lambda: gateway.process.child.poll() is not None, "the gateway to be gone", within=20)  # it may take 30
 
 
 def worker_pid(gateway: GatewayProcess) -> int:
