@@ -95,6 +95,8 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             raise RuntimeError("gwproxy does not run with preload_app: sockets and threads made before the fork die in it")
         if not monkey.is_module_patched("socket"):
             raise RuntimeError("the gunicorn configuration must begin with: from gevent import monkey; monkey.patch_all()")
+        if "h2" in cfg.http_protocols:  # it would be offered to clients, and nobody here speaks it
+            raise RuntimeError("http_protocols: the gateway speaks HTTP/1.1; for HTTP/2 put a proxy in front (docs/protocols.md)")
         try:
             check_store(Settings.from_environment({**os.environ, **cfg.env}))
             if cfg.is_ssl:

@@ -88,6 +88,7 @@ def test_nothing_imports_ssl_users_before_the_patch():
         ([], {"GWPROXY_REDIS_URL": "redis+cluster://localhost"}, "a Redis cluster needs a prefix with a hash tag"),
         (["--preload"], {}, "does not run with preload_app"),
         (["--certfile", __file__, "--keyfile", __file__], {}, "certfile, keyfile or ca_certs"),
+        (["--http-protocols", "h2,h1", "--certfile", __file__, "--keyfile", __file__], {}, "the gateway speaks HTTP/1.1"),
     ],
 )
 def test_R33_R45_V10_bad_settings_end_the_start_in_one_line(arguments, env, said):
