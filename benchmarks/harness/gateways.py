@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ class Gateway:
         self.path = path
         self.headers = headers
         self.port = free_port()
-        self.folder = bench.place(name.replace("/", "-"))
+        self.folder = bench.place(re.sub(r"\W+", "-", name))
         self.cores: set[int] = bench.gateway_cores
 
     def spawn(self, command: Sequence[str | Path], env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:

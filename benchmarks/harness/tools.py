@@ -15,7 +15,7 @@ from harness.process import Failed
 CACHE = HERE / ".cache"
 
 #: Debian packages, by the command that each brings.
-DEBIAN = {"nginx": "nginx", "wrk": "wrk", "redis-server": "redis-server"}
+DEBIAN = {"nginx": "nginx", "wrk": "wrk", "redis-server": "redis-server", "haproxy": "haproxy"}
 _FASTIFY = ("fastify@5", "@fastify/http-proxy@11", "@fastify/cors@11", "@fastify/jwt@10", "@fastify/rate-limit@11", "ioredis@6")
 _EXPRESS = ("express-gateway@1.16.11",)
 

@@ -69,3 +69,37 @@ def test_changes_are_followed_to_the_last_of_four_workers(tmp_path: Path) -> Non
     assert len(changes) == 5
     assert all(took > 0 for change in changes for took in change.values())
     assert left_in(work) == []
+
+
+def test_features_of_upstreams_are_compared_with_a_url_and_balancers_with_others(tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    found = measured(tmp_path, "upstreams.py", "--choose", "least_connections", "--rounds", "1", "--seconds", "1", "--json", str(numbers))
+    cost, balance = json.loads(numbers.read_text())["results"]
+    assert [row["what"] for row in cost["rows"]] == ["least_connections"]
+    assert cost["rows"][0]["value"] > 0
+    assert "| haproxy, least_connections | " in found
+    assert list(balance["runs"]) == [f"{name}, least_connections" for name in ("gwproxy", "nginx", "haproxy")]
+    for name, (run,) in balance["runs"].items():
+        assert run["requests"] > 0
+        assert run["refused"] == run["broken"] == 0
+        assert balance["numbers"][name]["served"][-1] > 0
+
+
+def test_streams_of_http_2_are_seen_to_wait_for_each_other_and_not_to(tmp_path: Path) -> None:
+    numbers = tmp_path / "numbers.json"
+    measured(tmp_path, "http2.py", "--rounds", "1", "--json", str(numbers))
+    runs = json.loads(numbers.read_text())["runs"]
+    waiting = {name: sorted(run["quick"])[5] > run["slow"] / 2 for name, (run,) in runs.items()}
+    assert waiting == {"gunicorn, gevent worker": True, "gunicorn, gthread worker": True, "HAProxy before gwproxy": False}
+
+
+def measured(folder: Path, script: str, *options: str) -> str:
+    """Run a benchmark that leaves nothing behind; return what it prints."""
+    work = folder / "work"
+    work.mkdir()
+    command = [sys.executable, str(RUN.with_name(script)), *options]
+    environ = {**os.environ, "TMPDIR": str(work)}
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=90, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert left_in(work) == []
+    return ran.stdout
