@@ -44,6 +44,7 @@ FEATURES: Mapping[str, Mapping[str, object]] = {
     "health": {"targets": 1, "health": HEALTH},
     "breaker": {"targets": 1, "breaker": BREAKER},
     "concurrency": {"targets": 1, "concurrency": {"limit": 64}},
+    "concurrency.adaptive": {"targets": 1, "concurrency": {"limit": 64, "adaptive": {"initial": 64, "min": 32}}},
     "all of them": {"retries": RETRIES, "health": HEALTH, "breaker": BREAKER, "concurrency": {"limit": 64}},
 }
 

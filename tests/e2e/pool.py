@@ -14,7 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.conftest import HERE, Process, free_port, until
+from tests.e2e.conftest import HERE, Process, until
+from tests.ports import free_port
 
 
 class Pool:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.autobahn import environment, failed, fuzz, installed, interpreter
-from tests.e2e.conftest import GatewayProcess, Process, RedisServer, free_port, publish, until
+from tests.e2e.conftest import GatewayProcess, Process, RedisServer, publish, until
 from tests.e2e.raw import RawClient
 from tests.e2e.tunnels import HANDSHAKE, WebSocketService, tunnelled
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
