@@ -34,7 +34,7 @@ def interpreter() -> str | None:
 
 def environment() -> dict[str, str]:
     """Return the environment its program runs in: Python 2.7 has no virtual environments, but a folder of the user's."""
-    return {**os.environ, "PYTHONUSERBASE": str(PLACE), "PYTHONWARNINGS": "ignore"}
+    return {**os.environ, "PYTHONUSERBASE": str(PLACE), "PYTHONWARNINGS": "ignore", "PIP_NO_WARN_SCRIPT_LOCATION": "1"}
 
 
 def installed(python: str) -> str:
@@ -43,7 +43,7 @@ def installed(python: str) -> str:
     if not complete.exists():
         shutil.rmtree(PLACE, ignore_errors=True)
         PLACE.mkdir()
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-script-location", "--user", RELEASE]
+        command = [python, "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", "--user", RELEASE]
         subprocess.run(command, env=environment(), cwd=PLACE, check=True, timeout=300)
         complete.touch()
     return str(PLACE / "bin" / "wstest")

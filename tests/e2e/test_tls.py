@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import ssl
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,3 +219,13 @@ def test_a_renewed_certificate_is_used_after_a_reload(
     listener.hup()
     until(lambda: serial() != before, "the new certificate")
     assert allowed.get(f"{listener.url}/after", timeout=10).status_code == 200
+
+
+def test_the_documented_proxy_for_http_2_is_one_that_haproxy_takes(certificate: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text()
+    (example,) = re.findall(r"```text\n(frontend .*?)```", page, re.DOTALL)
+    shown = example.replace(":443", "127.0.0.1:8443").replace("/etc/haproxy/site.pem", certificate)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(f"global\ndefaults\n    timeout connect 2s\n    timeout client 10m\n    timeout server 10m\n{shown}")
+    ran = subprocess.run(["haproxy", "-c", "-f", str(config)], capture_output=True, text=True, timeout=20, check=False)
+    assert (ran.returncode, "warning" in ran.stderr.lower()) == (0, False), ran.stderr
