@@ -7,14 +7,14 @@ before. Plugins of other packages are imported in the workers, too: one may cras
 from __future__ import annotations
 
 import contextlib
-from functools import cache
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import distribution
 
 APP = "gwproxy.wsgi:application"
 
 
-@cache
+@lru_cache(maxsize=1)
 def preload(app_uri: str | None) -> None:
     """Import, in the master and once, what workers that serve ``app_uri`` need; nothing if it is not the gateway's own.
 
