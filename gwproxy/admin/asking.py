@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import orjson
 
 from gwproxy.admin.answers import Answer, Refused
-from gwproxy.admin.asked import Between, Count, ExplainWanted
+from gwproxy.admin.asked import Between, ExplainWanted
 from gwproxy.admin.bodies import FILE
 from gwproxy.admin.endpoints import Call, Table
-from gwproxy.admin.told import AuditEntries, Explained, RevisionsCompared
+from gwproxy.admin.told import Explained, RevisionsCompared
 from gwproxy.controlplane.difference import difference
 from gwproxy.controlplane.history import tree_of
 from gwproxy.controlplane.trial import Rehearsal
@@ -79,9 +78,3 @@ def compare_revisions(call: Call) -> Answer:
         found.append(tree_of(revision))
     told: dict[str, Any] = {"before": call.query.before, "after": call.query.after}
     return Answer({**told, "changes": difference(found[0], found[1], call.plane.registry).as_data()})
-
-
-@TABLE.add("GET", "/v1/audit", role="admin", answer=AuditEntries, query=Count)
-def read_audit(call: Call) -> Answer:
-    """Return who changed what and who was refused, newest last."""
-    return Answer({"entries": [asdict(entry) for entry in call.plane.audit.entries(call.query.count)]})

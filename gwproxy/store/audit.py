@@ -72,7 +72,7 @@ class AuditLog(Asking):
 
     def entries(self, count: int = 100) -> list[AuditEntry]:
         """Return the newest ``count`` entries, newest last."""
-        return [entry for _, entry in self._newest(count)]
+        return [entry for _, entry in self.newest(count)]
 
     def follow(self, count: int = 10, *, interval: float = 0.5, sleep: Callable[[float], object] = time.sleep) -> Iterator[AuditEntry]:
         """Yield the newest ``count`` entries, then each new one, for ever.
@@ -82,32 +82,57 @@ class AuditLog(Asking):
         :param interval: seconds between looks.
         :raises StoreUnavailable: the store did not answer the first time.
         """
-        last = "0-0"
-        if newest := self._newest(1):
-            last = newest[0][0]
-            for entry_id, entry in self._newest(count):
-                last = max(last, entry_id, key=_order)
-                yield entry
+        tail = AuditTail(self)
+        yield from (entry for _, entry in tail.start(count))
         while True:
             sleep(interval)
             try:
-                found = self._ask(lambda: self._client.xrange(self._key("audit"), min=f"({last}", count=100))  # noqa: B023
+                found = tail.poll()
             except StoreUnavailable:
                 continue
-            for entry_id, fields in found:
-                last = text_of(entry_id)
-                yield _entry(fields)
+            yield from (entry for _, entry in found)
 
-    def _newest(self, count: int) -> list[tuple[str, AuditEntry]]:
+    def newest(self, count: int) -> list[tuple[str, AuditEntry]]:
+        """Return the newest ``count`` entries with their ids, newest last."""
         if count <= 0:
             return []
         found = self._ask(lambda: self._client.xrevrange(self._key("audit"), count=count))
         return [(text_of(entry_id), _entry(fields)) for entry_id, fields in reversed(found)]
 
+    def since(self, last: str, count: int = 100) -> list[tuple[str, AuditEntry]]:
+        """Return the ``count`` entries that came first after the one with the id ``last``, with theirs.
 
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)
+        :param last: two numbers with a hyphen between; whether there is such an entry makes no difference.
+        """
+        found = self._ask(lambda: self._client.xrange(self._key("audit"), min=f"({last}", count=count))
+        return [(text_of(entry_id), _entry(fields)) for entry_id, fields in found]
+
+
+class AuditTail:
+    """What comes to the audit stream after what was seen."""
+
+    def __init__(self, audit: AuditLog) -> None:
+        self._audit = audit
+        self._last = "0-0"
+
+    def start(self, count: int) -> list[tuple[str, AuditEntry]]:
+        """Return the newest ``count`` entries with their ids, newest last; what comes after them comes next."""
+        found = self._audit.newest(max(count, 1))
+        if found:
+            self._last = found[-1][0]
+        return found if count > 0 else []
+
+    def resume(self, last: str) -> list[tuple[str, AuditEntry]]:
+        """Return what came after the entry with the id ``last``, the first hundred of it; the rest comes next."""
+        self._last = last
+        return self.poll()
+
+    def poll(self) -> list[tuple[str, AuditEntry]]:
+        """Return what has come, a hundred entries at most."""
+        found = self._audit.since(self._last)
+        if found:
+            self._last = found[-1][0]
+        return found
 
 
 def _entry(fields: dict[bytes, bytes]) -> AuditEntry:

@@ -1,8 +1,9 @@
-"""The access log as a stream of events."""
+"""The access log and the audit as streams of events."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Iterator
 
@@ -150,3 +151,41 @@ def test_streams_are_bounded_and_give_their_places_back(api: Api, app: AdminApp)
     assert app.plane.streams == 0
     answer, pieces = stream(api)
     answer.close()
+
+
+# ---- the audit
+
+
+def audited(api: Api, **headers: str) -> tuple[TestResponse, Iterator[bytes]]:
+    answer = api.get("/v1/audit?count=2", headers={**EVENTS, **headers}, buffered=False)
+    assert answer.status_code == 200
+    return answer, iter(answer.response)
+
+
+def actions(piece: bytes) -> list[str]:
+    return [json.loads(line[6:])["action"] for line in piece.splitlines() if line.startswith(b"data: ")]
+
+
+def test_the_audit_comes_as_it_is_written_and_goes_on_where_a_client_was(api: Api, app: AdminApp) -> None:
+    for action in "abc":
+        app.plane.record("ann", action, "refused", "why\nnot")
+    answer, pieces = audited(api)
+    first = next(pieces)
+    assert actions(first) == ["b", "c"]
+    seen = ids(first)
+    app.plane.record("ann", "d", "done", "")
+    assert actions(next(pieces)) == ["d"]
+    answer.close()
+    answer, pieces = audited(api, **{"Last-Event-ID": seen[0]})
+    assert actions(next(pieces)) == ["c", "d"]
+    answer.close()
+    for nonsense in ("x", "1-", "99999999999999999999-0"):
+        answer, pieces = audited(api, **{"Last-Event-ID": nonsense})
+        assert actions(next(pieces)) == ["c", "d"]
+        answer.close()
+    assert [entry["action"] for entry in api.json("/v1/audit?count=2")["entries"]] == ["c", "d"]
+
+
+@pytest.mark.parametrize("name", ["viewer", "operator"])
+def test_the_audit_is_for_admins_as_a_stream_too(role, name: str) -> None:
+    assert role(name).get("/v1/audit", headers=EVENTS).status_code == 403
