@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gwproxy.cli.actor import actor
+from gwproxy.cli.changing import waiting_options
 from gwproxy.cli.output import ago, counted, json_option, print_json, print_line, print_table
-from gwproxy.cli.store_option import open_candidates, redis_option
+from gwproxy.cli.store_option import open_candidates, open_store, redis_option
+from gwproxy.cli.waiting import follow, show_end
 from gwproxy.errors import StoreUnavailable
 from gwproxy.settings import Settings
 
@@ -77,22 +79,34 @@ def status(watch: bool, redis_url: str | None, as_json: bool) -> int:
     epilog="""\b
 Examples:
   gwproxy canary promote
+  gwproxy canary promote --wait --timeout 10
 """,
 )
+@waiting_options
 @redis_option
 @json_option
-def promote(redis_url: str | None, as_json: bool) -> int:
+def promote(wait: bool, timeout: float, redis_url: str | None, as_json: bool) -> int:
     """Make the canary live for all clients, as a new revision.
 
     Workers have built it already, and serve it at once. If the live configuration was changed since the canary began,
     there is no canary any more to promote.
     """
-    published = open_candidates(redis_url, actor(Settings.from_environment())).promote()
-    if as_json:
-        print_json({"outcome": "promoted", "revision": published.revision, "digest": published.digest})
-    else:
+    settings = Settings.from_environment()
+    store, audit = open_store(redis_url, settings)
+    known = store.workers() if wait else []
+    published = open_candidates(redis_url, actor(settings)).promote()
+    told: dict[str, Any] = {"outcome": "promoted", "revision": published.revision, "digest": published.digest}
+    status = 0
+    if not as_json:
         print_line(f"promoted: it is revision {published.revision} now, digest {published.digest[:12]}")
-    return 0
+    if wait:
+        standing = follow(store, published, timeout, known)
+        status = show_end(standing, told, quiet=as_json)
+        if status != 0:
+            audit.note(actor(settings), "canary promote", "refused", standing.reason(), published.revision)
+    if as_json:
+        print_json(told)
+    return status
 
 
 @command.command(

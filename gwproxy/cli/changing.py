@@ -11,12 +11,11 @@ import click
 from gwproxy.cli.config_file import problem_json, problem_line
 from gwproxy.cli.differences import show_difference
 from gwproxy.cli.failures import COULD_NOT
-from gwproxy.cli.output import counted, print_error, print_json, print_line, print_warning, printable
+from gwproxy.cli.output import print_error, print_json, print_line, print_warning, printable
 from gwproxy.cli.trying import Trial, begin_canary, show_acknowledgements, stage
-from gwproxy.cli.waiting import follow, show_workers
+from gwproxy.cli.waiting import follow, show_end
 from gwproxy.controlplane.candidates import NotStaged
 from gwproxy.controlplane.publish import Overtaken, Prepared, Publisher
-from gwproxy.controlplane.rollout import Standing
 from gwproxy.errors import CommandFailed, ConfigurationRefused, StoreUnavailable
 from gwproxy.store.candidates import CandidateBusy, CandidateGone
 from gwproxy.store.configuration import Published, RevisionConflict, digest_of
@@ -75,7 +74,8 @@ def carry_out(publisher: Publisher, prepare: Callable[[], Prepared], wishes: Wis
         status = COULD_NOT
         if not wishes.as_json:
             show_acknowledgements(refused.workers)
-            print_error(f"nothing was changed: {refused}")
+            goes_on = "; the canary goes on, 'gwproxy canary abort' ends it"
+            print_error(f"nothing was changed: {refused}" if refused.withdrawn else f"{refused}{goes_on}")
     except (CandidateBusy, CandidateGone) as other:
         if not wishes.as_json:
             raise
@@ -105,7 +105,7 @@ def _carry_out(publisher: Publisher, prepared: Prepared, wishes: Wishes, told: d
         if wishes.dry_run or not wishes.wait:
             return 0
         live = Published(prepared.revision, digest_of(prepared.base.data))
-        return _waited(follow(publisher.store, live, wishes.timeout, prepared.workers), wishes, told)
+        return show_end(follow(publisher.store, live, wishes.timeout, prepared.workers), told, quiet=wishes.as_json)
     if not wishes.as_json:
         show_difference(prepared.difference)
         if not prepared.difference:
@@ -135,8 +135,8 @@ def _tried(publisher: Publisher, prepared: Prepared, wishes: Wishes, trial: Tria
     if prepared.base.data is None:
         raise CommandFailed("there is no live configuration to stage it beside; apply it without --stage and --canary")
     if trial.share is not None:
-        wait = wishes.timeout if wishes.wait else None
-        return begin_canary(trial, prepared, wishes.comment, wait, told, quiet=wishes.as_json)
+        begin_canary(trial, prepared, wishes.comment, wishes.timeout, told, quiet=wishes.as_json)
+        return 0
     return _published(publisher, prepared, stage(trial, prepared, wishes.comment, wishes.timeout, told), wishes, told)
 
 
@@ -148,7 +148,7 @@ def _published(publisher: Publisher, prepared: Prepared, published: Published, w
             print_warning("no worker is live: nobody runs it yet")
         return 0
     standing = follow(publisher.store, published, wishes.timeout, prepared.workers)
-    status = _waited(standing, wishes, told)
+    status = show_end(standing, told, quiet=wishes.as_json)
     if status != 0:
         publisher.record_failure(prepared.action, published, standing.reason())
         if wishes.rollback_on_failure and standing.outcome != "overtaken":
@@ -167,22 +167,7 @@ def _go_back(publisher: Publisher, prepared: Prepared, failed: Published, reason
     told["rolled_back"] = held = {"revision": restored.revision, "digest": restored.digest}
     _say(wishes, f"rolled back: revision {restored.revision} is what revision {prepared.revision} was")
     standing = follow(publisher.store, restored, wishes.timeout)
-    _waited(standing, wishes, held)
-
-
-def _waited(standing: Standing, wishes: Wishes, told: dict[str, Any]) -> int:
-    """Tell how a rollout ended, and return the exit status."""
-    told["rollout"] = standing.as_data()
-    if standing.outcome != "done":
-        told["outcome"] = standing.outcome
-    if not wishes.as_json:
-        if standing.workers:
-            show_workers(standing)
-        if standing.outcome == "done":
-            print_line(f"all {counted(standing.live, 'worker')} on revision {standing.revision}, after {standing.seconds:.1f} s")
-        else:
-            print_error(standing.reason())
-    return 0 if standing.outcome == "done" else COULD_NOT
+    show_end(standing, held, quiet=wishes.as_json)
 
 
 def _say(wishes: Wishes, line: str) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
 from gwproxy.cli.actor import actor
-from gwproxy.cli.output import counted, print_error, print_line, print_table
+from gwproxy.cli.output import counted, print_line, print_table
 from gwproxy.cli.store_option import open_candidates
 from gwproxy.cli.waiting import progress
 from gwproxy.controlplane.candidates import Acknowledgement, Candidates
@@ -21,8 +21,6 @@ from gwproxy.settings import Settings
 from gwproxy.store.configuration import Published
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-LOOK_EVERY = 0.1  # seconds
 
 _ABORT_HELP = f"With --canary: end it if a rule is broken: {GRAMMAR}."
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -135,15 +133,7 @@ def stage(trial: Trial, prepared: Prepared, comment: str, timeout: float, told: 
     :raises NotStaged: a worker cannot.
     :raises RevisionConflict: another revision is live.
     """
-    workers: list[Acknowledgement] = []
-
-    with progress() as say:
-
-        def tell(acknowledgements: tuple[Acknowledgement, ...]) -> None:
-            workers[:] = acknowledgements
-            built = sum(worker.state == "built" for worker in acknowledgements)
-            say(f"staged: {built} of {counted(len(acknowledgements), 'worker')} built it")
-
+    with told_workers("staged") as (tell, workers):
         published = trial.candidates().stage(
             prepared.data, base=prepared.revision, comment=comment, detail=prepared.difference.summary(), timeout=timeout, tell=tell
         )
@@ -151,12 +141,13 @@ def stage(trial: Trial, prepared: Prepared, comment: str, timeout: float, told: 
     return published
 
 
-def begin_canary(trial: Trial, prepared: Prepared, comment: str, wait: float | None, told: dict[str, Any], *, quiet: bool) -> int:
-    """Serve it to a share of the clients, and return the exit status.
+def begin_canary(trial: Trial, prepared: Prepared, comment: str, timeout: float, told: dict[str, Any], *, quiet: bool) -> None:
+    """Serve it to a share of the clients, and wait until every live worker does.
 
-    :param wait: seconds to wait until every live worker serves it; None: do not.
+    :raises NotStaged: a worker cannot.
     :raises RevisionConflict: another revision is live.
     :raises CandidateBusy: there is another candidate.
+    :raises CandidateGone: it has ended meanwhile.
     """
     assert trial.share is not None  # noqa: S101 - asked before
     candidates = trial.candidates()
@@ -165,19 +156,26 @@ def begin_canary(trial: Trial, prepared: Prepared, comment: str, wait: float | N
     told |= {"outcome": "canary", "canary": {"id": begun.id, "share": begun.share, "base": begun.base, "rules": trial.rules.shown()}}
     if not quiet:
         print_line(f"canary: {begun.share:g}% of clients; revision {begun.base} serves all others")
-    workers, reason = _await(candidates, begun.id, wait) if wait is not None else ((), "")
+    with told_workers("canary") as (tell, workers):
+        candidates.confirm(begun, timeout=timeout, tell=tell)
     told["canary"]["workers"] = [worker.as_data() for worker in workers]
-    if reason:
-        told |= {"outcome": "refused", "reason": reason}
     if not quiet:
-        if wait is not None and not reason:
-            print_line(f"all {counted(len(workers), 'worker')} serve it")
-        if reason:
-            show_acknowledgements(workers)
-            print_error(reason)
-        else:
-            print_line("how it does: gwproxy canary status --watch")
-    return 1 if reason else 0
+        print_line(f"all {counted(len(workers), 'worker')} serve it")
+        print_line("how it does: gwproxy canary status --watch")
+
+
+@contextmanager
+def told_workers(what: str) -> Iterator[tuple[Callable[[tuple[Acknowledgement, ...]], object], list[Acknowledgement]]]:
+    """Give what shows the progress of a candidate, and the workers as they were told last."""
+    workers: list[Acknowledgement] = []
+    with progress() as say:
+
+        def tell(acknowledgements: tuple[Acknowledgement, ...]) -> None:
+            workers[:] = acknowledgements
+            built = sum(worker.state == "built" for worker in acknowledgements)
+            say(f"{what}: {built} of {counted(len(acknowledgements), 'worker')} built it")
+
+        yield tell, workers
 
 
 def show_acknowledgements(workers: Sequence[Acknowledgement]) -> None:
@@ -189,22 +187,3 @@ def show_acknowledgements(workers: Sequence[Acknowledgement]) -> None:
 
 def _time(ms: float | None) -> str:
     return "" if ms is None else f"{ms:.0f} ms"
-
-
-def _await(candidates: Candidates, ident: str, timeout: float) -> tuple[tuple[Acknowledgement, ...], str]:
-    """Wait until every live worker serves it; return what they make of it, and why not all do."""
-    began = time.monotonic()
-    while True:
-        status = candidates.status()
-        if status.candidate is None or status.candidate.id != ident:
-            ended = status.last is not None and status.last.candidate.id == ident
-            if ended and status.last is not None and status.last.outcome == "promoted":
-                return status.workers, ""
-            return status.workers, f"{status.last.outcome}: {status.last.reason}" if ended and status.last is not None else "it has ended"
-        missing = [worker for worker in status.workers if worker.state != "built"]
-        if status.workers and not missing:
-            return status.workers, ""
-        if time.monotonic() - began >= timeout:
-            why = "; ".join(map(str, missing)) or "no worker is live"
-            return status.workers, f"after {timeout:g} s {why}; the canary goes on, 'gwproxy canary abort' ends it"
-        time.sleep(LOOK_EVERY)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
-from gwproxy.cli.output import counted, print_table, printable
+from gwproxy.cli.failures import COULD_NOT
+from gwproxy.cli.output import counted, print_error, print_line, print_table, printable
 from gwproxy.controlplane.rollout import Acknowledgement, Rollout, Standing
 from gwproxy.controlplane.roster import Worker
 from gwproxy.store.configuration import ConfigurationStore, Published
@@ -26,6 +28,25 @@ def follow(store: ConfigurationStore, published: Published, timeout: float, know
     """
     with progress() as say:
         return Rollout(store, published, timeout=timeout, known=known).follow(lambda standing: say(_line(standing)))
+
+
+def show_end(standing: Standing, told: dict[str, Any], *, quiet: bool) -> int:
+    """Tell how a rollout ended, and return the exit status.
+
+    :param told: gets ``rollout``, and another ``outcome`` if not all workers run it.
+    :param quiet: print nothing.
+    """
+    told["rollout"] = standing.as_data()
+    if standing.outcome != "done":
+        told["outcome"] = standing.outcome
+    if not quiet:
+        if standing.workers:
+            show_workers(standing)
+        if standing.outcome == "done":
+            print_line(f"all {counted(standing.live, 'worker')} on revision {standing.revision}, after {standing.seconds:.1f} s")
+        else:
+            print_error(standing.reason())
+    return 0 if standing.outcome == "done" else COULD_NOT
 
 
 def show_workers(standing: Standing) -> None:

@@ -70,14 +70,16 @@ class Acknowledgement:
 
 
 class NotStaged(CommandFailed):
-    """A candidate that not every worker could build; it was withdrawn, and nothing was changed.
+    """A candidate that not every worker could build.
 
     :ivar workers: all of them, with what they made of it.
+    :ivar withdrawn: whether it has ended, so that nothing was changed; False: it is a canary that was there before.
     """
 
     def __init__(self, message: str, workers: Sequence[Acknowledgement]) -> None:
         super().__init__(message)
         self.workers = tuple(workers)
+        self.withdrawn = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,32 @@ class Candidates:
         self._audit.note(self._actor, "canary", "done", told, base)
         return begun
 
+    def confirm(
+        self,
+        canary: Candidate,
+        *,
+        timeout: float = 30.0,
+        tell: Callable[[tuple[Acknowledgement, ...]], object] = lambda workers: None,
+        sleep: Callable[[float], object] = time.sleep,
+    ) -> None:
+        """Wait until every live worker has built a canary; if one does not, take it back, unless it was there before.
+
+        :param canary: of :meth:`canary`.
+        :param timeout: seconds.
+        :param tell: called with what the workers make of it, whenever that changed.
+        :raises NotStaged: a worker refuses it, or has not built it in time, or none is there.
+        :raises CandidateGone: somebody has ended it, or changed what is live.
+        """
+        try:
+            self._await(canary, timeout, tell, sleep, lambda: self._stands(canary))
+        except CandidateGone:
+            raise
+        except BaseException as error:
+            withdrawn = self._take_back(canary, error)
+            if isinstance(error, NotStaged):
+                error.withdrawn = withdrawn
+            raise
+
     def promote(self) -> Published:
         """Make the canary live, for all clients, as a new revision.
 
@@ -201,7 +229,7 @@ class Candidates:
         settle(self._store, self._audit)
         candidate = self._store.start(data, mode="stage", base=base, actor=self._actor, comment=comment, lease=LEASE)
         try:
-            self._await(candidate, timeout, tell, sleep)
+            self._await(candidate, timeout, tell, sleep, lambda: self._renewed(candidate))
             published = self._store.publish(candidate.id, "committed", "all workers have built it", by=self._actor)
         except BaseException as error:
             self._withdraw(candidate, error)
@@ -225,16 +253,17 @@ class Candidates:
         timeout: float,
         tell: Callable[[tuple[Acknowledgement, ...]], object],
         sleep: Callable[[float], object],
+        stands: Callable[[], bool],
     ) -> None:
         """Wait until every live worker has built the candidate.
 
+        :param stands: asked at each look; False: it is live already.
         :raises NotStaged: that does not come to pass.
         """
         began = time.monotonic()
         told: tuple[Acknowledgement, ...] = ()
         roster = Roster(self._configurations)
-        while True:
-            self._store.renew(candidate.id, LEASE)
+        while stands():
             workers = self._workers(candidate, roster)
             if workers != told:
                 tell(workers)
@@ -249,6 +278,41 @@ class Candidates:
             if time.monotonic() - began >= timeout:
                 raise NotStaged(f"after {timeout:g} s {'; '.join(map(str, missing))}", workers)
             sleep(LOOK_EVERY)
+
+    def _renewed(self, candidate: Candidate) -> bool:
+        self._store.renew(candidate.id, LEASE)
+        return True
+
+    def _stands(self, canary: Candidate) -> bool:
+        """Whether a canary is there; False: it has been promoted.
+
+        :raises NotStaged: it was ended, because a worker refuses it.
+        :raises CandidateGone: it has ended otherwise.
+        """
+        settle(self._store, self._audit)
+        if self._store.look().candidate == canary.id:
+            return True
+        last = self._store.last()
+        if last is None or last.candidate.id != canary.id:
+            raise CandidateGone("the canary has ended")
+        if last.outcome == "refused":
+            raise NotStaged(last.reason, ())
+        if last.outcome != "promoted":
+            raise CandidateGone(f"the canary has ended, {last.outcome}: {last.reason}")
+        return False
+
+    def _take_back(self, canary: Candidate, error: BaseException) -> bool:
+        """End a canary that has come to nothing; False: it goes on, since it was there before."""
+        why = str(error) or type(error).__name__
+        try:
+            look = self._store.look()
+            if look.candidate == canary.id and look.version != "1":
+                return False
+            self._store.finish(canary.id, "refused" if isinstance(error, NotStaged) else "aborted", why, by=self._actor)
+        except StoreUnavailable:
+            log.warning("canary_not_taken_back candidate=%s", canary.id)
+        self._audit.note(self._actor, "canary", "refused", why, canary.base)
+        return True
 
     def _workers(self, candidate: Candidate, roster: Roster) -> tuple[Acknowledgement, ...]:
         """Return what each worker makes of it; those that have stopped, or are about to, have no say."""

@@ -117,6 +117,20 @@ def test_promote(gateway: Gateway, cli: Cli) -> None:
     assert [(entry.actor, entry.action) for entry in gateway.audit.entries()] == [("bob", "canary"), ("carol", "canary promote")]
 
 
+def test_promote_waits_for_the_workers_if_told_so(gateway: Gateway, cli: Cli) -> None:
+    made = gateway.canary()
+    held = {"host": "gw-1", "state": "ready"}
+    gateway.live.heartbeat("w1", {**held, "pid": "1", "digest": made.digest, "revision": "2"})
+    gateway.live.heartbeat("w2", {**held, "pid": "2", "digest": "another", "revision": "1"})
+    late = cli("canary", "promote", "--wait", "--timeout", "0.3")
+    assert late.status == 1
+    assert late.out.splitlines()[0].startswith("promoted: it is revision 2 now")
+    assert [row[4] for row in words(late.out)[2:]] == ["done", "waiting"]
+    assert "gw-1/2 did not answer within 0.3 s" in late.err.splitlines()[-1]
+    entry = gateway.audit.entries(1)[0]
+    assert (entry.actor, entry.action, entry.outcome, entry.revision) == ("carol", "canary promote", "refused", 2)
+
+
 @pytest.mark.parametrize("command", ["promote", "abort"])
 def test_where_there_is_none_nothing_can_be_done(gateway: Gateway, cli: Cli, command: str) -> None:
     refused = cli("canary", command)

@@ -79,10 +79,10 @@ def test_what_all_have_built_is_live(cli: Cli, live: ConfigurationStore, workers
     assert (json.loads(newest.configuration), newest.actor, newest.comment) == (json.loads(NEXT), "ann", "try")
 
 
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [({"state": "refused", "error": "no GW_KEY"}, "gw-1/2 refuses it: no GW_KEY"), ({}, "after 0.3 s gw-1/2 has not built it")],
-)
+UNBUILT = [({"state": "refused", "error": "no GW_KEY"}, "gw-1/2 refuses it: no GW_KEY"), ({}, "after 0.3 s gw-1/2 has not built it")]
+
+
+@pytest.mark.parametrize(("answer", "reason"), UNBUILT)
 def test_what_one_has_not_changes_nothing(
     cli: Cli, live: ConfigurationStore, workers: Workers, answer: dict[str, object], reason: str
 ) -> None:
@@ -97,8 +97,9 @@ def test_what_one_has_not_changes_nothing(
 
 def test_a_canary_begins_and_is_given_another_share(cli: Cli, client: redis.Redis, workers: Workers) -> None:
     rules = ("--abort-if", "5xx>1%", "--abort-if", "p99 > live + 20ms", "--promote-after", "10m", "--min-requests", "50")
-    begun = cli("apply", "next.json", "--canary", "5%", *rules, "--wait")
+    begun = cli("apply", "next.json", "--canary", "5%", *rules)
     assert begun.status == 0
+    assert "canary: 2 of 2 workers built it" in begun.err
     assert begun.out.splitlines()[-3:] == [
         "canary: 5% of clients; revision 1 serves all others",
         "all 2 workers serve it",
@@ -111,12 +112,39 @@ def test_a_canary_begins_and_is_given_another_share(cli: Cli, client: redis.Redi
     assert (told["outcome"], told["canary"]["id"], told["canary"]["share"]) == ("canary", first.id, 25.0)
 
 
-def test_a_canary_that_a_worker_has_not_built_is_told(cli: Cli, workers: Workers) -> None:
-    workers.answers["2"] = {"state": "building"}
-    late = cli("apply", "next.json", "--canary", "5%", "--wait", "--timeout", "0.3")
-    assert late.status == 1
+@pytest.mark.parametrize(("answer", "reason"), UNBUILT)
+def test_a_canary_that_a_worker_does_not_build_is_taken_back(
+    cli: Cli, client: redis.Redis, live: ConfigurationStore, workers: Workers, answer: dict[str, object], reason: str
+) -> None:
+    workers.answers["2"] = answer
+    refused = cli("apply", "next.json", "--canary", "5%", "--timeout", "0.3")
+    assert refused.status == 1
+    assert refused.err.splitlines()[-1] == f"gwproxy: error: nothing was changed: {reason}"
+    store = CandidateStore(client)
+    assert store.read() is None
+    last = store.last()
+    assert last is not None
+    assert (last.outcome, last.reason, last.by) == ("refused", reason, "ann")
+    told = json.loads(cli("apply", "next.json", "--canary", "5%", "--timeout", "0.3", "--json").out)
+    assert (told["outcome"], told["reason"], len(told["staged"])) == ("refused", reason, 2)
+    assert live.read().revision == 1
+
+
+def test_without_workers_there_is_no_canary(cli: Cli, client: redis.Redis, live: ConfigurationStore) -> None:
+    refused = cli("apply", "next.json", "--canary", "5%")
+    assert (refused.status, refused.err) == (1, "gwproxy: error: nothing was changed: no worker is there to build it\n")
+    assert CandidateStore(client).read() is None
+
+
+def test_a_canary_that_is_there_already_is_not_taken_back(cli: Cli, client: redis.Redis, workers: Workers) -> None:
+    assert cli("apply", "next.json", "--canary", "5%").status == 0
+    workers.answers["2"] = {}
+    late = cli("apply", "next.json", "--canary", "25%", "--timeout", "0.3")
     reason = "after 0.3 s gw-1/2 has not built it; the canary goes on, 'gwproxy canary abort' ends it"
-    assert late.err.splitlines()[-1] == f"gwproxy: error: {reason}"
+    assert (late.status, late.err.splitlines()[-1]) == (1, f"gwproxy: error: {reason}")
+    found = CandidateStore(client).read()
+    assert found is not None
+    assert found.share == 25.0
 
 
 def test_one_at_a_time(cli: Cli, live: ConfigurationStore, workers: Workers) -> None:

@@ -240,6 +240,29 @@ def test_a_canary_that_does_well_is_promoted_with_nobody_looking(fleet: Fleet) -
     fleet.all_serve("new")
 
 
+def test_a_canary_that_one_worker_refuses_is_taken_back_and_the_worker_named(fleet: Fleet) -> None:
+    needs = {"name": "request_transform", "config": {"add_headers": {"X-Key": "${GW_KEY}"}}}
+    applied = fleet.apply(fleet.document("new", needs), "--canary", "50%", "--timeout", "20")
+    assert applied.returncode == 1
+    # By who waits, from its heartbeat, or by the worker itself, by its id: whoever was first.
+    refusing = re.search(r"error: nothing was changed: \S+?[/-](\d+)(-[0-9a-f]+)? refuses it: .*GW_KEY", applied.stderr)
+    assert refusing is not None
+    assert {int(refusing[1])} == children(fleet.gateways[1])
+    assert fleet.ended()[0] == "refused"
+    assert fleet.live.read().revision == fleet.revision
+    fleet.all_serve("old")
+
+
+def test_a_canary_promoted_with_wait_is_followed_to_every_worker(fleet: Fleet) -> None:
+    assert fleet.apply(fleet.document("new"), "--canary", "5%").returncode == 0
+    assert [said["state"] for said in fleet.said()] == ["built"] * 3
+    done = call(fleet.folder, "canary", "promote", "--wait", "--json", env={"GWPROXY_REDIS_URL": fleet.url})
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["outcome"], told["revision"]) == (0, "promoted", fleet.revision + 1)
+    assert [worker["state"] for worker in told["rollout"]["workers"]] == ["done"] * 3
+    fleet.all_serve("new")
+
+
 def test_a_change_of_the_live_configuration_supersedes_it(fleet: Fleet) -> None:
     fleet.service.on("/other/x", answer("other"))
     fleet.canary()
