@@ -63,7 +63,8 @@ def test_an_upstream_that_got_slower_for_good_is_measured_anew() -> None:
     service.base = 0.1
     service.run(30)
     assert service.limit.base == pytest.approx(0.1, rel=0.2)
-    assert 40 <= service.limit.limit <= 100
+    usual = sorted(service.seen[-10_000:])[5_000]  # not the last one: that may be of a measurement
+    assert 40 <= usual <= 100
 
 
 def test_a_measurement_is_short_and_gives_the_limit_back() -> None:

@@ -6,11 +6,11 @@ import json
 
 import gevent
 import pytest
-from gwproxy.dataplane.tending import Tending
 
 from gwproxy.dataplane.health import HealthChecks
 from gwproxy.dataplane.names import MOST, Answer, LookupFailed, Names, Question, Record
 from gwproxy.dataplane.target import LEAST_SHARE
+from gwproxy.dataplane.tending import Tending
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import DNS, Target, Upstream

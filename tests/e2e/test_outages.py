@@ -17,7 +17,7 @@ HEALTH = {"path": "/healthz", "interval": 0.2, "timeout": 0.3, "healthy_after": 
 EJECTION = {"consecutive_errors": 3, "base_time": 1, "max_time": 1}
 RETRIES = {"attempts": 3, "on": ["connect", "reset", "timeout"], "methods": ["GET"]}
 HEAD = 1.0  # seconds until a request to a target that is silent goes to another
-#: Seconds, by docs/upstreams.md: so many checks, a tenth apart from their interval, the last of which takes its timeout; or so many failures.
+#: Seconds, by docs/upstreams.md: so many checks, a tenth more than their interval apart, the last of which times out; or so many failures.
 OUT_AFTER = {"/checked": 2 * 0.2 * 1.1 + 0.3, "/ejecting": 3 * HEAD}
 #: Or as long as it is out at most, and then from a tenth of its share to the whole.
 BACK_AFTER = {"/checked": 2 * 0.2 * 1.1 + 0.3, "/ejecting": 1 + 1}
