@@ -39,6 +39,13 @@ Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za
 
 
 @dataclass(frozen=True, slots=True)
+class Shorthand:
+    """Of a field that holds an object: what may stand for it, in words, for the documentation."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """One reason why a configuration is refused (or warned about).
 
@@ -108,6 +115,46 @@ class PluginRef(Model):
     """In `shadow`, aborts and changes are recorded and discarded."""
 
 
+_NAMES = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+
+
+class Split(Model):
+    """Requests shared out between upstreams by weight."""
+
+    weights: Annotated[dict[Text, Annotated[int, Field(ge=0, le=1_000_000)]], Field(min_length=1, max_length=100)]
+    """By upstream, a name or a URL; the route's own `upstream` is one of them. A share is a weight of their sum."""
+    sticky: Annotated[str, Field(pattern=r"^(user|client|(cookie|header):[A-Za-z0-9_.-]{1,128})$")] | None = None
+    """What stays with one upstream: `user` (else `client`), `client`, `header:NAME`, `cookie:NAME` (set by the gateway). None: nothing."""
+    max_age: int = Field(default=86_400, ge=1, le=31_536_000)
+    """Seconds that the cookie lasts."""
+
+
+class RouteCanary(Model):
+    """Requests that ask for another upstream, by header or by cookie: before, and beside, any split."""
+
+    upstream: Text
+    """Where they go: a name or a URL."""
+    header: _NAMES | None = None
+    """A header field that asks for it."""
+    cookie: _NAMES | None = None
+    """A cookie that asks for it."""
+    value: Annotated[str, Field(min_length=1, max_length=1024)] = "always"
+    """What the one or the other holds then, exactly."""
+
+
+class Mirror(Model):
+    """Copies of requests for another upstream, whose answers nobody sees."""
+
+    upstream: Text
+    """Where they go: a name or a URL."""
+    share: Share = 1.0
+    """How many of the requests are copied, 0 to 1."""
+    max_body: Size = 64 * 1024
+    """Requests with a longer body are not copied."""
+    limit: int = Field(default=100, ge=1, le=10_000)
+    """The most copies under way at once, in a worker; what is beyond is not copied."""
+
+
 class Route(Model):
     """What is matched, where it goes, and what happens on the way."""
 
@@ -125,11 +172,17 @@ class Route(Model):
     """Higher first."""
     upstream: Text
     """A URL (a path in it is prepended), or the name of an upstream."""
+    split: Split | None = None
+    """Shares its requests out between upstreams by weight. None: all go to `upstream`."""
+    canary: RouteCanary | None = None
+    """Requests that ask for it by header or cookie go to another upstream. None: none do."""
+    mirror: Mirror | None = None
+    """Sends copies of requests to another upstream. None: none."""
     strip_path: bool = False
     """True: the matched prefix, template or regex match is removed before forwarding."""
     preserve_host: bool = False
     """False: the upstream's own name as `Host`, the client's in `X-Forwarded-Host`."""
-    timeout: Annotated[Timeouts, BeforeValidator(_timeouts)] = Timeouts()
+    timeout: Annotated[Timeouts, BeforeValidator(_timeouts), Shorthand("number")] = Timeouts()
     """Seconds: a number is `read` and `head`, or an object."""
     max_body: Size | None = None
     """The largest request body; 413 beyond. None: unlimited."""
@@ -295,7 +348,7 @@ class Concurrency(Model):
     """How many more may wait, in order of arrival; beyond it the answer is 503 at once."""
     wait: Duration = 1.0
     """Seconds they wait at most; then 503."""
-    adaptive: Annotated[Adaptive | None, BeforeValidator(_adaptive)] = None
+    adaptive: Annotated[Adaptive | None, BeforeValidator(_adaptive), Shorthand("true")] = None
     """The limit follows the upstream's latency, up to `limit`; `true` is an object of defaults. None: it is `limit`."""
 
 

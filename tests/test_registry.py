@@ -206,7 +206,7 @@ def test_what_is_no_plugin_is_refused() -> None:
 def test_discovery_finds_the_built_in_plugins() -> None:
     registry = Registry.discover()
     built_in = {r.plugin.name for r in registry if r.package.startswith("gwproxy ")}
-    expected = {"cors", "jwt_auth", "webhook_signature", "rate_limit", "request_transform", "pii_log", "access_log"}
+    expected = {"cors", "jwt_auth", "webhook_signature", "rate_limit", "request_transform", "fault_injection", "pii_log", "access_log"}
     assert expected <= built_in
     assert not expected & set(registry.broken)
 
@@ -234,6 +234,7 @@ def test_the_order_of_the_built_in_plugins_is_pinned() -> None:
         "webhook_signature": ("auth", 210),
         "rate_limit": ("post_auth", 300),
         "request_transform": ("pre_proxy", 400),
+        "fault_injection": ("pre_proxy", 500),
         "pii_log": ("response", 890),
         "access_log": ("response", 900),
     }

@@ -117,6 +117,10 @@ class Explained(Told):
     chain: Anything
     """Phase by phase what runs, with where each setting comes from."""
     upstream: str | None
+    ways: list[Anything]
+    """The upstreams that it may go to, each with its share and why; one if that is certain."""
+    mirror: Anything | None
+    """Who gets copies of such requests; None: nobody."""
     targets: list[str]
     sent: list[Anything]
     """What each target would be sent."""

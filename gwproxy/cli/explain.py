@@ -90,14 +90,27 @@ def show(trial: Trial, rehearsal: Rehearsal) -> None:
     if trial.status is not None:
         print_line("answer: ", (f"{trial.status} {TEXTS[trial.status]}", "red"), f"  {trial.reason}" if trial.reason else "")
     _show_chain(trial, rehearsal)
-    if trial.targets and trial.compiled is not None:
-        upstream = trial.compiled.upstream
-        several = len(trial.targets) > 1
-        print_line(f"target: one of {written(upstream.name)}'s, by {upstream.described.algorithm}" if several else "target:")
-        for target in trial.targets:
-            print_line(f"  {written(target)}")
+    _show_ways(trial, rehearsal)
     _show_sending(trial, written)
     _show_others(trial)
+
+
+def _show_ways(trial: Trial, rehearsal: Rehearsal) -> None:
+    written = rehearsal.written
+    for way in trial.ways:
+        upstream = way.upstream
+        where = f"one of {written(upstream.name)}'s, by {upstream.described.algorithm}" if len(way.sendings) > 1 else ""
+        if way.reason:
+            where = (
+                f"{where or written(upstream.name)}  ({f'{way.share:.4g} of such requests: ' if len(trial.ways) > 1 else ''}{way.reason})"
+            )
+        print_line(f"target: {where}".rstrip())
+        for sending in way.sendings:
+            print_line(f"  {written(sending.url)}")
+    if (mirror := rehearsal.mirrored(trial)) is not None:
+        print_line(
+            f"mirror: {mirror['upstream']}  ({mirror['share']:.4g} of such requests, with bodies of at most {mirror['max_body']} bytes)"
+        )
 
 
 def _show_chain(trial: Trial, rehearsal: Rehearsal) -> None:

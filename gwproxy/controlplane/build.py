@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
 from typing import NamedTuple
@@ -10,8 +12,10 @@ from typing import NamedTuple
 from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.parse import Parsed
 from gwproxy.dataplane.chain import Step
+from gwproxy.dataplane.mirror import LiveMirror
 from gwproxy.dataplane.router import Router
 from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Consumers, Snapshot
+from gwproxy.dataplane.split import Traffic
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.hookspecs import PHASES
 from gwproxy.model import Document, PluginRef, Route
@@ -77,12 +81,15 @@ class Builder:
         secrets = set(self._secrets_of(document.plugins, parsed, -1))
         for index, route in enumerate(document.routes):
             self._pause()
-            upstream = self._upstream(document, route)
+            find = partial(self._upstream, document)
+            upstream = find(route.upstream)
             kept = reusable.get(id(route))
-            if kept is not None and kept[0] is route and kept[1].upstream is upstream and kept[1].unavailable is None:
+            if kept is not None and kept[0] is route and kept[1].upstream is upstream and _is_current(kept[1], find):
                 compiled = kept[1]
             else:
                 compiled = self._compile(route, index, parsed, inherited, upstream)
+                if route.split is not None or route.canary is not None or route.mirror is not None:
+                    compiled = self._with_others(compiled, find)
             routes.append(compiled)
             built[id(route)] = route, compiled
             if compiled.secrets:
@@ -131,9 +138,19 @@ class Builder:
             found = found | secrets if found else secrets
         return found
 
-    def _upstream(self, document: Document, route: Route) -> LiveUpstream:
-        described = document.upstreams.get(route.upstream)
-        return self._upstreams.of_url(route.upstream) if described is None else self._upstreams.named(route.upstream, described)
+    def _upstream(self, document: Document, name: str) -> LiveUpstream:
+        described = document.upstreams.get(name)
+        return self._upstreams.of_url(name) if described is None else self._upstreams.named(name, described)
+
+    def _with_others(self, compiled: CompiledRoute, find: Callable[[str], LiveUpstream]) -> CompiledRoute:
+        """Add what a route does with other upstreams than its own."""
+        route, mirror = compiled.route, compiled.route.mirror
+        shared = route.split is not None or route.canary is not None
+        return replace(
+            compiled,
+            traffic=Traffic(route, compiled.upstream, find) if shared else None,
+            mirror=LiveMirror(mirror, find(mirror.upstream), self._upstreams.tally) if mirror is not None else None,
+        )
 
     def _entries(
         self, refs: Sequence[PluginRef], parsed: Parsed, *, index: int, route: str | None
@@ -169,6 +186,13 @@ class Builder:
             )
             compiled.append((ref.name, steps))
         return compiled, missing
+
+
+def _is_current(compiled: CompiledRoute, find: Callable[[str], LiveUpstream]) -> bool:
+    """Whether a route can serve again as it was compiled, its own upstream being the same."""
+    if compiled.traffic is None and compiled.mirror is None:
+        return compiled.unavailable is None
+    return compiled.unavailable is None and all(find(live.name) is live for live in compiled.upstreams())
 
 
 def _chain(entries: Sequence[Compiled]) -> Chain:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gwproxy.controlplane.masking import shown
@@ -51,6 +51,7 @@ def check_route(route: Route, index: int, report: Report) -> Hashable:
         _unique(route.methods, lambda i: (*path, "methods", i), "method", report)
     if route.hosts:
         _unique([host.lower() for host in route.hosts], lambda i: (*path, "hosts", i), "host", report)
+    _check_traffic(route, path, report)
     if not route.headers:
         return key
     names = list(route.headers)
@@ -61,6 +62,29 @@ def check_route(route: Route, index: int, report: Report) -> Hashable:
             report.refuse((*path, "headers", name), "a condition that no request meets", f"a header field ({error})", key=True)
     _unique([name.lower() for name in names], lambda i: (*path, "headers", names[i]), "header", report, key=True)
     return key
+
+
+def _check_traffic(route: Route, path: Path, report: Report) -> None:
+    """Check what a route says of other upstreams."""
+    canary, split = route.canary, route.split
+    if canary is not None and canary.header is None and canary.cookie is None:
+        report.refuse((*path, "canary"), "neither a header nor a cookie", "header: NAME or cookie: NAME, by which requests ask for it")
+    if split is not None and route.upstream not in split.weights:
+        expected = f"the route's own upstream {shown(route.upstream)} among them; with the weight 0 it gets nothing"
+        report.refuse((*path, "split", "weights"), "other upstreams only", expected)
+    if split is not None and not any(split.weights.values()):
+        report.refuse((*path, "split", "weights"), "no weight above 0", "one at least")
+
+
+def _destinations(route: Route, index: int) -> Iterator[tuple[Path, str, bool]]:
+    """Yield every upstream that a route refers to, where, and whether as a key."""
+    yield ("routes", index, "upstream"), route.upstream, False
+    if route.split is not None:
+        yield from ((("routes", index, "split", "weights", name), name, True) for name in route.split.weights if name != route.upstream)
+    if route.canary is not None:
+        yield ("routes", index, "canary", "upstream"), route.canary.upstream, False
+    if route.mirror is not None:
+        yield ("routes", index, "mirror", "upstream"), route.mirror.upstream, False
 
 
 def _complain(parse: Callable[[str], object], text: str, path: Path, report: Report) -> None:
@@ -99,23 +123,22 @@ def check_upstream(name: str, upstream: Upstream, report: Report) -> None:
 def check_destinations(
     routes: Mapping[int, Route], upstreams: Collection[str], report: Report, pause: Callable[[], object] = nothing
 ) -> None:
-    """Check that every route goes to a URL, or to an upstream of these names."""
+    """Check that every route goes to URLs, or to upstreams of these names."""
     fine: set[str] = set()  # URLs that were looked at: many routes go to the same
     for index, route in routes.items():
         pause()
-        if route.upstream in fine:
-            continue
-        if route.upstream in upstreams:
-            continue
-        path: Path = ("routes", index, "upstream")
-        if is_url(route.upstream):
-            if expected := url_problem(route.upstream):
-                report.refuse(path, shown(route.upstream), expected)
+        for path, upstream, key in _destinations(route, index):
+            if upstream in fine or upstream in upstreams:
+                continue
+            if is_url(upstream):
+                if expected := url_problem(upstream):
+                    report.refuse(path, shown(upstream), expected, key=key)
+                else:
+                    fine.add(upstream)
             else:
-                fine.add(route.upstream)
-        else:
-            hint = did_you_mean(route.upstream, upstreams)
-            report.refuse(path, shown(route.upstream), f"a URL such as http://10.0.0.5:8000, or the name of a defined upstream{hint}")
+                hint = did_you_mean(upstream, upstreams)
+                expected = f"a URL such as http://10.0.0.5:8000, or the name of a defined upstream{hint}"
+                report.refuse(path, shown(upstream), expected, key=key)
 
 
 def check_routes(

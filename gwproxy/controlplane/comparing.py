@@ -13,7 +13,7 @@ from gwproxy.controlplane.trial import Rehearsal
 from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.hookspecs import PHASES
 
-_SETTINGS = ("preserve_host", "timeout", "max_body", "max_buffer", "websocket")
+_SETTINGS = ("split", "canary", "mirror", "preserve_host", "timeout", "max_body", "max_buffer", "websocket")
 
 
 class Difference(NamedTuple):

@@ -127,8 +127,15 @@ class Heartbeat:
 
 
 def _load(live: LiveUpstream) -> dict[str, object]:
-    places = live.places
-    return {"upstream": live.name, "in_flight": places.in_flight, "queued": places.queued, "refused": places.refused}
+    places, breaker = live.places, live.breaker
+    shown = {
+        "upstream": live.name,
+        "in_flight": places.in_flight,
+        "queued": places.queued,
+        "refused": places.refused,
+        "limit": places.limit,
+    }
+    return shown if breaker is None else {**shown, "circuit": breaker.state}
 
 
 def shown(live: LiveUpstream) -> Iterator[dict[str, object]]:

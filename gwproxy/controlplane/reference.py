@@ -23,7 +23,7 @@ from pydantic import BaseModel, BeforeValidator, SecretBytes, SecretStr
 from pydantic.fields import FieldInfo
 
 from gwproxy.controlplane.checks import UNSUPPORTED
-from gwproxy.model import parse_size
+from gwproxy.model import Shorthand, parse_size
 
 _TABLE = re.compile(r"(<!-- table: ([\w.]+):(\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _UNSUPPORTED = re.compile(r"(<!-- unsupported -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -111,7 +111,7 @@ def _described(hint: Any, metadata: Iterable[Any] = ()) -> str:
         return ", ".join(f"`{value}`" for value in arguments)
     if inspect.isclass(hint) and issubclass(hint, BaseModel):
         text = f"[{hint.__name__}](#{hint.__name__.lower()})"
-        return f"number, or {text}" if any(isinstance(item, BeforeValidator) for item in metadata) else text
+        return "".join([f"{item.text}, or " for item in metadata if isinstance(item, Shorthand)] + [text])
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return f"object: name to {_described(arguments[1])}" + _bounds(metadata, "items")
     if origin is not None:

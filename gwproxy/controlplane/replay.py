@@ -7,7 +7,7 @@ Only routing is done again, and chains are compared: no plugin runs, nothing is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,6 +17,7 @@ from gwproxy.controlplane.comparing import Difference, differences
 from gwproxy.controlplane.trial import Rehearsal
 from gwproxy.dataplane.precedence import Entry
 from gwproxy.dataplane.snapshot import CompiledRoute
+from gwproxy.dataplane.upstreams import LiveUpstream
 from gwproxy.errors import BadRequest
 from gwproxy.http.paths import canonical, strip
 
@@ -33,6 +34,8 @@ _UNROUTED = frozenset((400, 405, 408, 414, 417, 431, 501))
 
 HOST = "the log does not say which host was asked for"
 HEADERS = "it depends on header conditions, and headers are not logged"
+CANARY = "it depends on a canary's header or cookie, which are not logged"
+SPLIT = "it depends on a split by lot, cookie or header, which are not logged"
 _REFUSED = "refused whatever the configuration"
 PREFLIGHT = "it depends on the method a preflight asks for, which is not logged"
 
@@ -46,6 +49,31 @@ class Logged(NamedTuple):
     method: str
     host: str | None
     path: str
+
+
+class _Who(NamedTuple):
+    """Who has sent a request: some splits go by that.
+
+    :ivar client: its address; empty: the log does not say.
+    :ivar user: None: nobody was authenticated.
+    """
+
+    client: str
+    user: str | None
+
+
+_ANYBODY = _Who("", None)
+
+
+class _Goal(NamedTuple):
+    """Where a request of a route may go.
+
+    :ivar condition: what the log does not say whether it holds; empty: it holds.
+    :ivar targets: one of which it is sent to.
+    """
+
+    condition: tuple[Any, ...]
+    targets: tuple[str, ...]
 
 
 class _Way(NamedTuple):
@@ -161,9 +189,9 @@ def replay(lines: Iterable[bytes], before: Rehearsal, after: Rehearsal, progress
                 made.why_malformed.append((number, entry))
             continue
         made.requests += 1
-        logged, routed = entry
+        logged, who, routed = entry
         if routed:
-            judge.count(logged, made)
+            judge.count(logged, who, made)
         else:
             made.unrouted += 1
     made.changes = sorted(judge.changes(), key=lambda change: (-change.elsewhere, -change.requests))
@@ -178,8 +206,8 @@ def lines_of(stream: BinaryIO) -> Iterator[bytes]:
             pass  # the rest of what is too long
 
 
-def _read(line: bytes) -> tuple[Logged, bool] | str:
-    """Return an entry, and whether the gateway looked for a route; or why it is none."""
+def _read(line: bytes) -> tuple[Logged, _Who, bool] | str:
+    """Return an entry, who it is of, and whether the gateway looked for a route; or why it is none."""
     try:
         held = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -192,7 +220,9 @@ def _read(line: bytes) -> tuple[Logged, bool] | str:
     if not isinstance(path, str) or not path:
         return "no path"
     unrouted = "route" in held and held["route"] is None and held.get("status") in _UNROUTED
-    return Logged(method, host if isinstance(host, str) else None, path), not unrouted
+    client, user = held.get("client_ip"), held.get("user_id")
+    who = _Who(client if isinstance(client, str) else "", user if isinstance(user, str) else None)
+    return Logged(method, host if isinstance(host, str) else None, path), who, not unrouted
 
 
 class _Judge:
@@ -201,16 +231,19 @@ class _Judge:
     def __init__(self, before: Rehearsal, after: Rehearsal) -> None:
         self._before = before
         self._after = after
-        self._known: dict[Logged, tuple[Change | None, bool, str]] = {}
+        self._known: dict[tuple[Logged, _Who], tuple[Change | None, bool, str]] = {}
+        # Else all clients are one: what is remembered of a request is good for each.
+        self._personal = any(map(_goes_by_who, (*before.snapshot.routes, *after.snapshot.routes)))
         self._pairs: dict[tuple[int, int], Change] = {}  # by the identity of the routes
 
-    def count(self, logged: Logged, made: Replayed) -> None:
+    def count(self, logged: Logged, who: _Who, made: Replayed) -> None:
         """Add what becomes of one more request."""
-        verdict = self._known.get(logged)
+        key = (logged, who if self._personal else _ANYBODY)
+        verdict = self._known.get(key)
         if verdict is None:
             if len(self._known) >= _REMEMBERED:
                 self._known = {}
-            verdict = self._known[logged] = self._judge(logged)
+            verdict = self._known[key] = self._judge(*key)
         change, elsewhere, unknown = verdict
         if unknown == _REFUSED:
             made.unrouted += 1
@@ -224,7 +257,7 @@ class _Judge:
         """Yield what has changed for any request."""
         return (change for change in self._pairs.values() if change.requests)
 
-    def _judge(self, logged: Logged) -> tuple[Change | None, bool, str]:
+    def _judge(self, logged: Logged, who: _Who) -> tuple[Change | None, bool, str]:
         """Return what changes (None: nothing), whether it goes elsewhere, and why that cannot be told (empty: it can)."""
         try:
             if logged.path != "*":
@@ -233,35 +266,37 @@ class _Judge:
             return None, False, _REFUSED
         ours, theirs = ways(self._before, logged), ways(self._after, logged)
         if len(ours) == len(theirs) == 1:
-            change, elsewhere = self._compare(ours[0].entry, theirs[0].entry, logged)
-            return change, elsewhere, ""
+            return self._compare(ours[0].entry, theirs[0].entry, logged, who)
         if [way.condition for way in ours] == [way.condition for way in theirs]:
             # Whichever of them holds, it is the same one on both sides.
-            pairs = [self._compare(our.entry, their.entry, logged) for our, their in zip(ours, theirs, strict=True)]
-            if all(change is None for change, _ in pairs):
+            pairs = [self._compare(our.entry, their.entry, logged, who) for our, their in zip(ours, theirs, strict=True)]
+            if all(change is None and not unknown for change, _, unknown in pairs):
                 return None, False, ""
         return None, False, _reason(next(way for way in (*ours, *theirs) if way.condition))
 
     def _compare(
-        self, ours: Entry[CompiledRoute] | None, theirs: Entry[CompiledRoute] | None, logged: Logged
-    ) -> tuple[Change | None, bool]:
+        self, ours: Entry[CompiledRoute] | None, theirs: Entry[CompiledRoute] | None, logged: Logged, who: _Who
+    ) -> tuple[Change | None, bool, str]:
         before = ours.payload if ours is not None else None
         after = theirs.payload if theirs is not None else None
         id_before = before.route.id if before is not None else None
         id_after = after.route.id if after is not None else None
-        sent_before, sent_after = targets(self._before, ours, logged.path), targets(self._after, theirs, logged.path)
-        moved = id_before != id_after or sent_before != sent_after
+        goals_before, goals_after = goals(self._before, ours, logged.path, who), goals(self._after, theirs, logged.path, who)
+        sent_before, sent_after = ([url for goal in found for url in goal.targets] for found in (goals_before, goals_after))
+        moved = id_before != id_after or goals_before != goals_after
+        if moved and (unknown := _undecided(goals_before, goals_after)) and set(sent_before) & set(sent_after):
+            return None, False, unknown
         key = id(before), id(after)
         change = self._pairs.get(key)
         if change is None:
-            change = Change(id_before, id_after, logged, sent_before, sent_after)
+            change = Change(id_before, id_after, logged, tuple(sent_before), tuple(sent_after))
             change.differences = differences(self._before, before, self._after, after)
             self._pairs[key] = change
         if not moved and not change.differences:
-            return None, False
+            return None, False, ""
         if moved and not change.elsewhere:
-            change.example, change.targets_before, change.targets_after = logged, sent_before, sent_after
-        return change, moved
+            change.example, change.targets_before, change.targets_after = logged, tuple(sent_before), tuple(sent_after)
+        return change, moved, ""
 
 
 def ways(rehearsal: Rehearsal, logged: Logged) -> list[_Way]:
@@ -284,15 +319,41 @@ def ways(rehearsal: Rehearsal, logged: Logged) -> list[_Way]:
     return found
 
 
-def targets(rehearsal: Rehearsal, entry: Entry[CompiledRoute] | None, path: str) -> tuple[str, ...]:
-    """Return the URLs one of which a request for ``path`` is sent to, without its query; none without a route."""
+def goals(rehearsal: Rehearsal, entry: Entry[CompiledRoute] | None, path: str, who: _Who = _ANYBODY) -> list[_Goal]:
+    """Return where a request for ``path`` may go, without its query: upstream by upstream; nowhere without a route."""
     if entry is None:
-        return ()
+        return []
     try:
         rest = strip(path, entry.pattern.take(path) or "") if entry.route.strip_path else path
     except BadRequest:
-        return ("400 Bad Request",)
-    return tuple(rehearsal.written(target.base + target.prefix + rest) for target in entry.payload.upstream.targets)
+        return [_Goal((), ("400 Bad Request",))]
+
+    def to(live: LiveUpstream) -> tuple[str, ...]:
+        return tuple(rehearsal.written(target.base + target.prefix + rest) for target in live.targets)
+
+    traffic = entry.payload.traffic
+    if traffic is None:
+        return [_Goal((), to(entry.payload.upstream))]
+    found = []
+    if (canary := traffic.canary) is not None:
+        found.append(_Goal((CANARY, canary.header, canary.cookie, canary.value), to(traffic.to_canary)))
+    key = traffic.key_of(who.client, who.user)
+    if key or not traffic.is_split:
+        return [*found, _Goal((), to(traffic.pick(key or None)))]
+    shares = traffic.shares()
+    terms = (SPLIT, entry.route.split and entry.route.split.sticky, tuple((live.name, share) for live, share in shares))
+    return [*found, *(_Goal((*terms, live.name), to(live)) for live, _ in shares)]
+
+
+def _goes_by_who(compiled: CompiledRoute) -> bool:
+    return compiled.traffic is not None and compiled.traffic.key_of("192.0.2.1", None) is not None
+
+
+def _undecided(before: Sequence[_Goal], after: Sequence[_Goal]) -> str:
+    """Return why it cannot be told which of two lists' goals a request has; empty: it has the only one, or the same on both sides."""
+    if len(before) <= 1 and len(after) <= 1:
+        return ""
+    return str(next(goal.condition[0] for goal in (*before, *after) if goal.condition))
 
 
 def _reason(way: _Way) -> str:

@@ -10,7 +10,7 @@ from gwproxy.controlplane.chains import Placed
 from gwproxy.controlplane.masking import MASK
 from gwproxy.controlplane.shape import is_secret
 from gwproxy.dataplane.forward import would_send
-from gwproxy.dataplane.snapshot import CompiledRoute
+from gwproxy.dataplane.upstreams import LiveUpstream
 
 _BEFORE = ("pre_auth", "auth", "post_auth", "pre_proxy")
 
@@ -27,11 +27,11 @@ class Sending:
     headers: Sequence[tuple[str, str | None]]
 
 
-def sendings(ctx: Context, compiled: CompiledRoute) -> list[Sending]:
-    """Return what each of the route's targets would be sent."""
+def sendings(ctx: Context, live: LiveUpstream) -> list[Sending]:
+    """Return what each of an upstream's targets would be sent."""
     given = ctx.request.headers.get("x-request-id")
     made = []
-    for request in would_send(ctx, compiled):
+    for request in would_send(ctx, live):
         headers: list[tuple[str, str | None]] = []
         for name, value in request.fields:
             if name.lower() == "x-request-id":

@@ -40,7 +40,10 @@ def _urls(tree: Any) -> Iterator[str]:
     upstreams = tree.get("upstreams")
     described = upstreams.values() if isinstance(upstreams, dict) else ()
     targets = [target for upstream in described if isinstance(upstream, dict) for target in _items(upstream.get("targets"))]
-    for holder, key in [(_items(tree.get("routes")), "upstream"), (targets, "url")]:
+    routes = [route for route in _items(tree.get("routes")) if isinstance(route, dict)]
+    others = [route.get(name) for route in routes for name in ("canary", "mirror")]
+    holders: list[tuple[list[Any], str]] = [(routes, "upstream"), (others, "upstream"), (targets, "url")]
+    for holder, key in holders:
         for item in holder:
             if isinstance(item, dict) and isinstance(item.get(key), str):
                 yield item[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
@@ -22,7 +22,8 @@ from gwproxy.dataplane.explanation import Explanation
 from gwproxy.dataplane.gateway import admit, find_route
 from gwproxy.dataplane.ingress import Ingress
 from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
-from gwproxy.dataplane.upstreams import Upstreams
+from gwproxy.dataplane.split import Chosen
+from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import CommandFailed, HttpError
 from gwproxy.http.forwarding import entries_of
 from gwproxy.messages import Request
@@ -30,6 +31,21 @@ from gwproxy.registry import Registry
 
 Headers = Sequence[tuple[str, str]]
 Networks = Sequence[IPv4Network | IPv6Network]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An upstream that a request may go to.
+
+    :ivar share: of such requests, 0 to 1.
+    :ivar reason: why it, where the route has several; else empty.
+    :ivar sendings: what each of its targets would be sent.
+    """
+
+    upstream: LiveUpstream
+    share: float
+    reason: str
+    sendings: tuple[Sending, ...]
 
 
 @dataclass(slots=True)
@@ -40,6 +56,7 @@ class Trial:
     :ivar reason: why, for :attr:`status`.
     :ivar explanations: of every route, in list order; none if the request could not be read.
     :ivar chain: phase by phase the entries that would run.
+    :ivar ways: the upstreams that it may go to, one if that is certain.
     :ivar targets: the URLs one of which it would be sent to, if no plugin changes it.
     :ivar sendings: what each target would be sent; none if :attr:`status` is the answer.
     :ivar not_sent: the client's fields that are for the gateway alone.
@@ -53,10 +70,24 @@ class Trial:
     compiled: CompiledRoute | None = None
     params: dict[str, str] = field(default_factory=dict)
     chain: dict[str, list[Placed]] = field(default_factory=dict)
+    ways: list[Destination] = field(default_factory=list)
     targets: list[str] = field(default_factory=list)
     sendings: list[Sending] = field(default_factory=list)
     not_sent: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def _ways(ctx: Context, compiled: CompiledRoute) -> Iterator[Destination]:
+    traffic, before = compiled.traffic, ctx.upstream
+    assert before is not None  # noqa: S101 - the caller has looked
+    if traffic is None:
+        yield Destination(compiled.upstream, 1.0, "", tuple(sendings(ctx, compiled.upstream)))
+        return
+    path = traffic.path_of(before)
+    for way in traffic.ways(ctx):
+        ctx.upstream = Chosen(way.live, path, before.timeout, None)
+        yield Destination(*way, tuple(sendings(ctx, way.live)))
+    ctx.upstream = before
 
 
 class Rehearsal:
@@ -141,7 +172,8 @@ class Rehearsal:
         trial.explanations = self._explain(request)
         trial.chain = self.chains.of(trial.compiled)
         if ctx.upstream is not None and trial.compiled is not None:
-            sent = sendings(ctx, trial.compiled)
+            trial.ways = list(_ways(ctx, trial.compiled))
+            sent = [sending for way in trial.ways for sending in way.sendings]
             trial.targets = [sending.url for sending in sent]
             if trial.status is None:
                 trial.sendings, trial.not_sent, trial.notes = sent, not_sent(headers, sent), list(notes(trial.chain))
@@ -149,7 +181,8 @@ class Rehearsal:
 
     def as_data(self, trial: Trial) -> dict[str, Any]:
         """Return all there is to say of a trial, as JSON's types, secrets masked."""
-        request, upstream = trial.request, trial.compiled.upstream if trial.compiled else None
+        request = trial.request
+        upstream = trial.ways[0].upstream if len(trial.ways) == 1 else trial.compiled.upstream if trial.compiled else None
         asked = ("method", "scheme", "host", "path", "query_string")
         return {
             "request": {name: getattr(request, name) for name in asked},
@@ -160,6 +193,16 @@ class Rehearsal:
             "routes": [{"id": e.route.id, "path": e.route.path, "matched": e.won, "reason": e.reason} for e in trial.explanations],
             "chain": {phase: [self.chains.as_data(placed) for placed in entries] for phase, entries in trial.chain.items()},
             "upstream": self.written(upstream.name) if upstream else None,
+            "ways": [
+                {
+                    "upstream": self.written(way.upstream.name),
+                    "share": round(way.share, 6),
+                    "reason": way.reason or None,
+                    "targets": [self.written(sending.url) for sending in way.sendings],
+                }
+                for way in trial.ways
+            ],
+            "mirror": self.mirrored(trial),
             "targets": [self.written(target) for target in trial.targets],
             "sent": [
                 {
@@ -172,6 +215,13 @@ class Rehearsal:
             "notes": trial.notes,
             "warnings": [asdict(warning) for warning in self.parsed.warnings],
         }
+
+    def mirrored(self, trial: Trial) -> dict[str, Any] | None:
+        """Return who gets copies of such requests; None: nobody."""
+        mirror = trial.compiled.mirror if trial.compiled is not None else None
+        if mirror is None or trial.status is not None:
+            return None
+        return {"upstream": self.written(mirror.upstream.name), "share": mirror.described.share, "max_body": mirror.described.max_body}
 
     def _explain(self, request: Request) -> list[Explanation]:
         preflight = request.method == "OPTIONS" and "Origin" in request.headers

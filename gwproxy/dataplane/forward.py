@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane.breaker import Probe
+from gwproxy.dataplane.mirror import Copy, LiveMirror
 from gwproxy.dataplane.retry import KEPT, pause_asked
 from gwproxy.dataplane.snapshot import CompiledRoute
+from gwproxy.dataplane.split import Chosen, remember
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
 from gwproxy.dataplane.tunnel import Upgraded
@@ -41,11 +43,17 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     """
     choice = ctx.upstream
     assert choice is not None  # noqa: S101 - a matched route has one
-    live = compiled.upstream if choice.base == compiled.upstream.base else upstreams.direct(choice.base)
-    if ctx.request.method in live.retries.keeps and 0 < (ctx.request.body.length or 0) <= KEPT:
-        ctx.request.body.read_all(KEPT)  # before it takes a place, which must not wait for a client
+    live = choice.live if isinstance(choice, Chosen) else compiled.upstream
+    if choice.base != live.base:
+        live = upstreams.direct(choice.base)
+    request = ctx.request
+    if request.method in live.retries.keeps and 0 < (request.body.length or 0) <= KEPT:
+        request.body.read_all(KEPT)  # before it takes a place, which must not wait for a client
     probe = live.admit(client_gone)
+    copy = None
     try:
+        if compiled.mirror is not None and not request.upgrade:
+            copy = _copy(ctx, choice, live, compiled.mirror)
         raw, target = _exchange(ctx, choice, live, probe, client_gone)
         ctx.response = _response(ctx, raw, target, live)
     except BaseException:
@@ -53,6 +61,20 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
             live.breaker.withdrawn(probe)
         live.places.give_back()
         raise
+    finally:
+        if copy is not None:
+            copy.finish(request.body)
+    if compiled.traffic is not None:
+        remember(ctx)
+
+
+def _copy(ctx: Context, choice: UpstreamChoice, live: LiveUpstream, mirror: LiveMirror) -> Copy | None:
+    prefix = live.single.prefix if live.single is not None and not choice.replaced else ""
+    path = choice.target[len(prefix) :]
+    try:
+        return mirror.begin(ctx.request.method, ctx.request.body, choice, path, lambda target: _block(ctx, target))
+    except ValueError:  # what cannot be sent; the request itself is answered 500 for it
+        return None
 
 
 def _exchange(
@@ -116,12 +138,12 @@ def _aim(choice: UpstreamChoice, target: LiveTarget, path: str) -> None:
     choice.base, choice.target = target.base, path if choice.replaced else target.prefix + path
 
 
-def would_send(ctx: Context, compiled: CompiledRoute) -> Iterator[UpstreamRequest]:
-    """Yield what each target of the route would be sent, without sending it; ``ctx.upstream`` says where, until the next.
+def would_send(ctx: Context, live: LiveUpstream) -> Iterator[UpstreamRequest]:
+    """Yield what each target of an upstream would be sent, without sending it; ``ctx.upstream`` says where, until the next.
 
     For people who ask: nothing of a balancer, a breaker or of places is looked at.
     """
-    choice, live = ctx.upstream, compiled.upstream
+    choice = ctx.upstream
     assert choice is not None  # noqa: S101 - a matched route has one
     path = choice.target
     for target in live.targets:
@@ -152,10 +174,11 @@ def _send(
         raise
     if not target.reachable:
         target.reachable = True
-    if began and raw.status < 500:
-        live.places.answered(time.monotonic() - began)
-    if raw.status in _TROUBLE:
-        live.places.failed()
+    if began:
+        if raw.status < 500:
+            live.places.answered(time.monotonic() - began)
+        elif raw.status in _TROUBLE:
+            live.places.failed()
     if live.breaker is not None:
         live.breaker.failed(probe) if raw.status in _TROUBLE else live.breaker.succeeded(probe)
     if live.ejections is not None:

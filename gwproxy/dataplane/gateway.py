@@ -70,12 +70,16 @@ class Gateway:
             steps = compiled.chain
             admit(compiled, request)
             if steps is EMPTY_CHAIN:
+                if compiled.traffic is not None:
+                    compiled.traffic.choose(ctx)
                 forward(ctx, compiled, self.upstreams, client_gone)
                 ctx._forwarded = ctx.response
             else:
                 chain.run(steps["pre_auth"], ctx)
                 chain.run_auth(steps["auth"], ctx)
                 chain.run(steps["post_auth"], ctx)
+                if compiled.traffic is not None:  # not before: it may depend on who is calling
+                    compiled.traffic.choose(ctx)
                 chain.run(steps["pre_proxy"], ctx)
                 forward(ctx, compiled, self.upstreams, client_gone)
                 ctx._forwarded = ctx.response

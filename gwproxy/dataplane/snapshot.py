@@ -8,7 +8,9 @@ from types import MappingProxyType
 from typing import Any
 
 from gwproxy.dataplane.chain import Steps
+from gwproxy.dataplane.mirror import LiveMirror
 from gwproxy.dataplane.router import Router
+from gwproxy.dataplane.split import Traffic
 from gwproxy.dataplane.upstreams import LiveUpstream
 from gwproxy.hookspecs import PHASES
 from gwproxy.model import Consumer, Document, Route
@@ -27,6 +29,8 @@ class CompiledRoute:
     :ivar upstream: where it goes.
     :ivar unavailable: why it answers 503 (a plugin that is not there); None if it serves.
     :ivar secrets: of its plugins' configurations.
+    :ivar traffic: which of several upstreams a request goes to; None: to ``upstream``.
+    :ivar mirror: who gets copies; None: nobody.
     """
 
     route: Route
@@ -34,6 +38,16 @@ class CompiledRoute:
     upstream: LiveUpstream
     unavailable: str | None = None
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    traffic: Traffic | None = None
+    mirror: LiveMirror | None = None
+
+    def upstreams(self) -> Iterator[LiveUpstream]:
+        """Yield all that it refers to, with repetitions."""
+        yield self.upstream
+        if self.traffic is not None:
+            yield from self.traffic.upstreams()
+        if self.mirror is not None:
+            yield self.mirror.upstream
 
 
 class Consumers:
@@ -72,4 +86,4 @@ class Snapshot:
 
     def upstreams(self) -> Iterator[LiveUpstream]:
         """Every upstream that a route refers to, with repetitions."""
-        return (compiled.upstream for compiled in self.routes)
+        return (live for compiled in self.routes for live in compiled.upstreams())

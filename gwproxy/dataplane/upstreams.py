@@ -39,6 +39,7 @@ class LiveUpstream:
     :ivar retries: when its requests are sent again.
     :ivar base: what :attr:`gwproxy.context.UpstreamChoice.base` shows before a target is chosen.
     :ivar prefix: what is prepended to a path before a target is chosen: a single target's; with several, each has its own.
+    :ivar copies: of mirrored requests that are under way.
     :ivar places: of its requests. One that is described anew begins with all of them, beside what still runs as before.
     """
 
@@ -79,6 +80,7 @@ class LiveUpstream:
         self._adapter = transport(tls=described.tls, keepalive=described.keepalive)
         self.session = UpstreamSession(self._adapter)
         self.exchange = self.session.exchange
+        self.copies = 0
         label = name if label is None else label
         self.retries = RetryPolicy(described.retries, tally, label)
         self.breaker = CircuitBreaker(described.breaker) if described.breaker else None

@@ -28,14 +28,17 @@ class RequestBody:
     :param stream: where the bytes come from.
     :param length: the declared length in bytes; None if chunked.
     :param limit: the most bytes accepted; None for no limit. A declared length beyond it is refused at once.
+
+    :ivar tap: called with each chunk as it comes; None: nobody else wants it.
     """
 
-    __slots__ = ("_failure", "_kept", "_stream", "ended", "length", "limit", "received", "waited", "waiting_since")
+    __slots__ = ("_failure", "_kept", "_stream", "ended", "length", "limit", "received", "tap", "waited", "waiting_since")
 
     def __init__(self, stream: Readable, length: int | None, limit: int | None = None) -> None:
         self._stream = stream
         self._kept: list[bytes] = []
         self._failure: Exception | None = None  # what is torn stays torn, whoever caught it first
+        self.tap: Callable[[bytes], None] | None = None
         self.length = length
         self.limit: int | None = None
         self.received = 0
@@ -124,6 +127,8 @@ class RequestBody:
             self._failure = ClientGone("the body was given up while it was read")
             raise
         self.ended = not chunk if self.length is None else self.received >= self.length
+        if self.tap is not None:
+            self.tap(chunk)
         return chunk
 
     def _wait(self) -> bytes:
@@ -145,7 +150,7 @@ class NoBody(RequestBody):
 
     def __init__(self) -> None:
         self._kept = []
-        self._failure = None
+        self._failure = self.tap = None
         self.length = self.received = 0
         self.limit = self.waiting_since = None
         self.waited = 0.0

@@ -343,3 +343,55 @@ def test_many_routes_are_not_all_listed(cli, ask: Ask) -> None:
 
 def test_stdin(cli) -> None:
     assert "route: a  /a" in cli("explain", "GET", "/a", "--config", "-", stdin='[{"path": "/a", "upstream": "http://a"}]').out
+
+
+SHARED = """
+routes:
+  - id: shared
+    path: /shared
+    upstream: old
+    split: {weights: {old: 3, new: 1}, sticky: "cookie:side"}
+    canary: {upstream: beta, header: X-Canary}
+    mirror: {upstream: "http://10.0.0.9", share: 0.5}
+  - {id: of-users, path: /of-users, upstream: old, split: {weights: {old: 3, new: 1}, sticky: user}}
+upstreams:
+  old: {targets: [{url: "http://10.0.0.1/base"}, {url: "http://10.0.0.2"}]}
+  new: {targets: [{url: "http://10.0.0.3"}]}
+  beta: {targets: [{url: "http://10.0.0.4/b"}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "ways"),
+    [
+        (["/shared/x"], [("old", 0.75, "by lot, then by cookie:side"), ("new", 0.25, "by lot, then by cookie:side")]),
+        (["/shared/x", "-H", "X-Canary: always"], [("beta", 1, "the canary's: header X-Canary is always")]),
+        (["/of-users"], [("old", 0.75, "by user, once one is authenticated"), ("new", 0.25, "by user, once one is authenticated")]),
+    ],
+)
+def test_a_route_with_several_upstreams_says_which_and_why(ask: Ask, argv: list[str], ways: list[Any]) -> None:
+    held = ask("GET", *argv, text=SHARED)
+    assert [(way["upstream"], way["share"], way["reason"]) for way in held["ways"]] == ways
+    assert held["targets"] == [target for way in held["ways"] for target in way["targets"]]
+
+
+def test_a_client_with_a_cookie_has_its_side_and_targets_have_their_own_paths(ask: Ask) -> None:
+    sides = {}
+    for number in range(20):
+        held = ask("GET", "/shared/x?a=1", "-H", f"Cookie: side={number}", text=SHARED)
+        [way] = held["ways"]
+        sides[held["upstream"]] = way["targets"], way["reason"]
+    assert sides == {
+        "old": (["http://10.0.0.1/base/shared/x?a=1", "http://10.0.0.2/shared/x?a=1"], "by cookie:side"),
+        "new": (["http://10.0.0.3/shared/x?a=1"], "by cookie:side"),
+    }
+    assert ask("GET", "/shared", "-H", "X-Canary: always", text=SHARED)["targets"] == ["http://10.0.0.4/b/shared"]
+
+
+def test_copies_are_told_of(ask: Ask, cli: Any, config: Path) -> None:
+    assert ask("GET", "/shared", text=SHARED)["mirror"] == {"upstream": "http://10.0.0.9", "share": 0.5, "max_body": 65536}
+    assert ask("GET", "/of-users")["mirror"] is None
+    out = cli("explain", "GET", "/shared", "--config", config).out
+    assert "target: one of old's, by round_robin  (0.75 of such requests: by lot, then by cookie:side)" in out
+    assert "target: new  (0.25 of such requests: by lot, then by cookie:side)\n  http://10.0.0.3/shared\n" in out
+    assert "mirror: http://10.0.0.9  (0.5 of such requests, with bodies of at most 65536 bytes)" in out

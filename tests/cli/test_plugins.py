@@ -13,7 +13,7 @@ from gwproxy.cli.scaffold import check_name, names_of, write_package
 from gwproxy.controlplane.catalogue import description, schema
 from gwproxy.registry import Registry
 
-BUILT_IN = ["access_log", "cors", "jwt_auth", "pii_log", "rate_limit", "request_transform", "webhook_signature"]
+BUILT_IN = ["access_log", "cors", "fault_injection", "jwt_auth", "pii_log", "rate_limit", "request_transform", "webhook_signature"]
 
 GOOD = '''
 """Counts things."""

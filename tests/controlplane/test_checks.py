@@ -274,3 +274,31 @@ def test_a_global_plugin_is_listed_once(only: Only, accepted: Accepted) -> None:
     twice = [{"name": "limit"}, {"name": "limit", "config": {"limit": 1}}]
     assert only(document(plugins=twice)).path == "plugins[1].name"
     assert len(accepted(document(route(plugins=twice))).configs) == 2
+
+
+# ---- split, canary, mirror
+
+OWN = "http://10.0.0.5:8000"
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "found", "expected"),
+    [
+        ({"split": {"weights": {"http://b": 1}}}, "split.weights", "other upstreams only", f"the route's own upstream '{OWN}' among them"),
+        ({"split": {"weights": {OWN: 0}}}, "split.weights", "no weight above 0", "one at least"),
+        ({"split": {"weights": {OWN: 1, "userz": 1}}}, "split.weights.userz", "'userz'", "did you mean 'users'?"),
+        ({"split": {"weights": {OWN: 1, "ftp://b": 1}}}, 'split.weights["ftp://b"]', "'ftp://b'", "http:// or https://"),
+        ({"split": {"weights": {OWN: -1}}}, f'split.weights["{OWN}"]', "-1", "0"),
+        ({"split": {"weights": {OWN: 1}, "sticky": "cookie:a b"}}, "split.sticky", "'cookie:a b'", ""),
+        ({"canary": {"upstream": "users"}}, "canary", "neither a header nor a cookie", "header: NAME or cookie: NAME"),
+        ({"canary": {"upstream": "userz", "header": "X-A"}}, "canary.upstream", "'userz'", "did you mean 'users'?"),
+        ({"canary": {"upstream": "users", "header": "X A"}}, "canary.header", "'X A'", ""),
+        ({"mirror": {"upstream": "http://169.254.169.254"}}, "mirror.upstream", "'http://169.254.169.254'", "neither link-local"),
+        ({"mirror": {"upstream": "users", "share": 2}}, "mirror.share", "2", "1"),
+    ],
+)
+def test_other_upstreams_of_a_route(only: Only, keys: dict[str, Any], path: str, found: str, expected: str) -> None:
+    problem = only(document(route(**keys), upstreams={"users": {"targets": [{"url": "http://10.0.0.6"}]}}))
+    assert (problem.path, problem.found) == (f"routes[0].{path}", found)
+    assert expected in problem.expected
+    assert problem.line > 0

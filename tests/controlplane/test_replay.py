@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gwproxy.controlplane import replay as module
-from gwproxy.controlplane.replay import HEADERS, HOST, PREFLIGHT, Change, Logged, Replayed, lines_of, replay, ways
+from gwproxy.controlplane.replay import CANARY, HEADERS, HOST, PREFLIGHT, SPLIT, Change, Logged, Replayed, lines_of, replay, ways
 from gwproxy.controlplane.trial import Rehearsal
 from gwproxy.http.headers import Headers
 from gwproxy.registry import Registry
@@ -235,3 +235,52 @@ def test_ways_and_the_router_agree(method: str) -> None:
             (way,) = ways(side, Logged(method, host, path))
             match = side.snapshot.router.match(host, path, method, Headers())
             assert (way.entry and way.entry.route) is (match and match.route)
+
+
+def shared(weights: dict[str, int], sticky: str | None = None, **route: Any) -> dict[str, Any]:
+    return {**A, "split": {"weights": weights, "sticky": sticky}, **route}
+
+
+HALF = {"http://a": 1, "http://b": 1}
+USERS = [entry(user_id=f"u{number}", client_ip="192.0.2.1") for number in range(40)]
+CLIENTS = [entry(client_ip=f"192.0.2.{number}") for number in range(40)]
+
+
+@pytest.mark.parametrize(("sticky", "lines"), [("user", USERS), ("user", CLIENTS), ("client", CLIENTS)])
+def test_of_a_split_by_user_or_address_it_is_known_who_goes_where(sticky: str, lines: list[bytes]) -> None:
+    before, after = built(shared(HALF, sticky)), built(shared({**HALF, "http://a": 0}, sticky))
+    made = replayed(before, after, *lines)
+    change = only(made)
+    assert 8 <= made.elsewhere <= 32, "those that were with a"
+    assert (made.unknown.total(), change.requests) == (0, 40)
+    assert (change.targets_before, change.targets_after) == (("http://a/a",), ("http://b/a",))
+    assert [difference.what for difference in change.differences] == ["split.weights"]
+    assert replayed(before, built(shared(HALF, sticky)), *lines).same
+
+
+@pytest.mark.parametrize("sticky", [None, "cookie:side", "header:X-Tenant"])
+def test_of_a_split_by_what_is_not_logged_it_cannot_be_told(sticky: str | None) -> None:
+    before = built(shared(HALF, sticky))
+    assert replayed(before, built(shared(HALF, sticky)), entry()).same
+    assert replayed(before, built(shared({**HALF, "http://b": 2}, sticky)), entry()).unknown == {SPLIT: 1}
+    assert replayed(before, built(A), entry()).unknown == {SPLIT: 1}
+    gone = replayed(before, built({**A, "upstream": "http://c"}), entry())
+    assert (gone.elsewhere, gone.unknown.total()) == (1, 0), "whichever it was, it is another"
+    assert only(gone).targets_before == ("http://a/a", "http://b/a")
+
+
+def test_of_a_canary_it_cannot_be_told_who_asks_for_it() -> None:
+    with_canary = {**A, "canary": {"upstream": "http://b", "header": "X-Canary"}}
+    before = built(with_canary)
+    assert replayed(before, built(with_canary), entry()).same
+    assert replayed(built(A), before, entry()).unknown == {CANARY: 1}
+    assert replayed(before, built({**with_canary, "canary": {"upstream": "http://b", "cookie": "beta"}}), entry()).unknown == {CANARY: 1}
+    assert replayed(before, built({**with_canary, "canary": {"upstream": "http://c", "header": "X-Canary"}}), entry()).unknown == {
+        CANARY: 1
+    }
+
+
+def test_a_mirror_moves_nothing_and_is_told() -> None:
+    made = replayed(built(A), built({**A, "mirror": {"upstream": "http://c"}}), entry())
+    assert (made.elsewhere, made.otherwise) == (0, 1)
+    assert [difference.what for difference in only(made).differences] == ["mirror"]

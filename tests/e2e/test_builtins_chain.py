@@ -30,7 +30,7 @@ ORDER = {
     "pre_auth": [("cors", 100)],
     "auth": [("jwt_auth", 200), ("webhook_signature", 210)],
     "post_auth": [("rate_limit", 300)],
-    "pre_proxy": [("request_transform", 400), ("pii_log", 890), ("access_log", 900)],
+    "pre_proxy": [("request_transform", 400), ("fault_injection", 500), ("pii_log", 890), ("access_log", 900)],
     "post_proxy": [],
     "response": [("cors", 100), ("pii_log", 890), ("access_log", 900)],
 }
@@ -52,6 +52,7 @@ def plugins() -> list[dict[str, Any]]:
     configs = {
         "access_log": {"log_body": True, "redact": ["email"]},
         "pii_log": {},
+        "fault_injection": {"abort": {"share": 0}},
         "request_transform": {"addHeaders": {"X-Team": "core"}, "removeHeaders": ["Cookie"], "rewritePath": "/v2/{id}"},
         "rate_limit": {"limit": 2, "windowSeconds": 3600, "key": "user"},
         "webhook_signature": {"scheme": "github", "secrets": [HOOK_SECRET]},
