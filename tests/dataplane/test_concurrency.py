@@ -146,7 +146,8 @@ def test_what_was_kept_back_is_told_with_the_next_line() -> None:
     assert [throttle.due(), throttle.due()] == [3, None]
 
 
-def test_places_are_conserved_among_threads() -> None:
+@pytest.mark.parametrize("resized", [False, True], ids=["fixed", "resized"])
+def test_places_are_conserved_among_threads(resized: bool) -> None:
     """As under a threaded WSGI server: nobody else's place is ever given away, and none is lost."""
     these = places(limit=3, queue=4, wait=0.002)
     lock, inside, most, ends = threading.Lock(), 0, 0, []
@@ -172,6 +173,10 @@ def test_places_are_conserved_among_threads() -> None:
     threads = [threading.Thread(target=visit, args=(seed,)) for seed in range(12)]
     for thread in threads:
         thread.start()
+    dice = random.Random(99)
+    while resized and any(thread.is_alive() for thread in threads):
+        these.resize(dice.choice((1, 2, 3)))
+        time.sleep(0.0005)
     for thread in threads:
         thread.join(60)
     assert (these.in_flight, these.queued, most) == (0, 0, 3)

@@ -68,7 +68,14 @@ def test_a_key_stays_with_its_upstream_in_every_worker_whatever_the_order() -> N
     """The choices are those of any process, of today and of next year: workers of two versions agree."""
     found = picks({"http://a": 1, "http://b": 1}, KEYS[:16])
     assert found == picks({"http://b": 1, "http://a": 1}, KEYS[:16])
-    assert "".join(name[-1] for name in found) == "aabbabbaabbabbaa"
+    assert "".join(name[-1] for name in found) == "aababaaaabaaabaa"
+
+
+def test_no_hash_is_too_extreme() -> None:
+    from gwproxy.dataplane.split import _ALL, _score
+
+    scores = [_score(0, 1, hashed) for hashed in (0, 1, _ALL, _ALL - 1)]
+    assert all(0 < score < float("inf") for score in scores)
 
 
 @pytest.fixture

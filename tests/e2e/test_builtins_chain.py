@@ -73,6 +73,7 @@ def gateway(start_gateway: Callable[..., GatewayProcess], redis_server: RedisSer
         },
         {"path": "/transform/path/{a}/{b}", "plugins": transform(rewrite_path="/v2/{b}/of/{a}")},
         {"path": "/transform/joined/{a}/{b}", "plugins": transform(rewrite_path="/v2/{a}{b}")},
+        {"path": "~^/transform/v1/(?P<rest>.+)", "plugins": transform(rewrite_path="/v2/{rest}")},
         {"path": "/transform/prefix", "upstream": f"{service.url}/base", "strip_path": True, "plugins": transform(rewrite_path="/whole")},
         {"path": "/transform/absent", "plugins": transform(rewrite_path="/v2/{id}")},
     ]
@@ -103,6 +104,7 @@ def test_headers_are_set_replacing_and_removed_in_any_case(gateway: GatewayProce
 
 def test_the_path_is_replaced_and_the_query_stays(gateway: GatewayProcess, service: ScriptedService) -> None:
     assert asked(gateway, service, "/transform/path/one/tw%2Fo?x=%20&y").target == "/v2/tw%2Fo/of/one?x=%20&y"
+    assert asked(gateway, service, "/transform/v1/users/7%2F/x?q").target == "/v2/users/7%2F/x?q"
     assert asked(gateway, service, "/transform/prefix/more?q").target == "/whole?q"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from gwproxy.store.configuration import digest_of
 from tests.e2e import signers
 from tests.e2e.conftest import HERE, GatewayProcess, Process, RedisServer, free_port, publish, until
 from tests.e2e.running import call
@@ -56,13 +57,18 @@ def document(sides: dict[str, str], service: ScriptedService) -> dict[str, Any]:
             "split": {"weights": even, "sticky": "user"},
             "plugins": [{"name": "jwt_auth", "config": {"secret": SECRET}}],
         },
+        {
+            "path": "/of/{user}/orders",
+            "split": {"weights": even, "sticky": "header:X-Tenant"},
+            "plugins": [{"name": "request_transform", "config": {"rewrite_path": "/v2/orders/by-user/{user}"}}],
+        },
         {"path": "/canary", "canary": {"upstream": service.url, "header": "X-Canary", "cookie": "beta"}, "preserve_host": True},
         {"path": "/mirror", "mirror": {"upstream": service.url, "max_body": "100KiB"}},
         {"path": "/mirror-hung", "mirror": {"upstream": service.url, "limit": 5}},
         {"path": "/delay", "plugins": [{**fault, "config": {"delay": {"seconds": 0.3}, "headers": {"X-Fault": "on"}}}]},
         {"path": "/abort", "plugins": [{**fault, "config": {"abort": {"status": 418, "body": "tea"}}}]},
         {"path": "/too-long", "plugins": [{**fault, "config": {"delay": {"seconds": 30}}, "budget": 0.2}]},
-        *({"path": f"/{name}", "upstream": name} for name in ("one-dead", "outage", "later", "reset", "circuit", "adaptive")),
+        *({"path": f"/{name}", "upstream": name} for name in ("one-dead", "outage", "later", "reset", "circuit", "shut", "adaptive")),
     ]
     upstreams = {
         **{name: {"targets": [{"url": url}]} for name, url in sides.items()},
@@ -74,14 +80,11 @@ def document(sides: dict[str, str], service: ScriptedService) -> dict[str, Any]:
         "later": scripted(retries={"attempts": 4, "on": ["503"]}),
         "reset": scripted(retries={"attempts": 3, "on": ["reset"]}),
         "circuit": scripted(breaker={"failures": 3, "window": 60, "open_for": 1.5}),
+        "shut": scripted(breaker={"failures": 2, "open_for": 300}),
         "adaptive": scripted(concurrency={"limit": 200, "queue": 0, "adaptive": {"min": 2, "initial": 100, "interval": 0.1}}),
     }
     plugins = [{"name": "access_log"}]
-    return {
-        "routes": [{"id": route["path"].strip("/").replace("/", "-"), "upstream": "old", **route} for route in routes],
-        "upstreams": upstreams,
-        "plugins": plugins,
-    }
+    return {"routes": [{"upstream": "old", **route} for route in routes], "upstreams": upstreams, "plugins": plugins}
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +144,12 @@ def test_a_user_stays_with_its_side_whatever_its_token(gateway: GatewayProcess, 
     found = {user: {asked(user) for _ in range(4)} for user in "abcdefghijkl"}
     assert all(len(one) == 1 for one in found.values())
     assert set().union(*found.values()) == {"old", "new"}
+
+
+def test_the_path_is_rewritten_by_template_parameters_whichever_side_it_is(gateway: GatewayProcess, sides: dict[str, str]) -> None:
+    answers = [gateway.get("/of/a%2Fb/orders?x=1", headers={"X-Tenant": tenant}) for tenant in "abcdefgh"]
+    assert {side_of(answer, sides) for answer in answers} == {"old", "new"}
+    assert {answer.json()["target"] for answer in answers} == {"/v2/orders/by-user/a%2Fb?x=1"}
 
 
 @pytest.mark.parametrize(
@@ -329,6 +338,19 @@ def test_an_open_circuit_asks_nobody_and_one_probe_closes_it(gateway: GatewayPro
         go.set()
         assert probing.result().status_code == 200
     assert {gateway.get("/circuit").status_code for _ in range(5)} == {200}
+
+
+def test_an_open_circuit_stays_open_when_its_upstream_is_described_anew(
+    gateway: GatewayProcess, redis_server: RedisServer, document: dict[str, Any], empty: ScriptedService
+) -> None:
+    empty.on("/shut", BUSY)
+    assert [gateway.get("/shut").status_code for _ in range(3)] == [503] * 3
+    empty.on("/shut", OK)
+    changed = {**document["upstreams"]["shut"], "keepalive": False}
+    text = publish(redis_server, {**document, "upstreams": {**document["upstreams"], "shut": changed}})
+    until(lambda: [beat["digest"] for beat in gateway.heartbeats(redis_server.client())] == [digest_of(text.encode())], "the change")
+    assert gateway.get("/shut").status_code == 503
+    assert empty.requests.qsize() == 2
 
 
 def test_an_adaptive_limit_comes_down_to_what_the_upstream_can_do(
