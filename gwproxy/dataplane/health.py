@@ -92,6 +92,7 @@ class HealthChecks:
         self._wall = wall
         self.results: dict[str, Result] = {}
         self.hearsay: Mapping[str, bool] = {}
+        self._reached: set[str] = set()  # targets that this host has seen well: of them nothing is taken from hearsay
         self._news = False  # results that the others do not have
         self._tell_at = 0.0
         self._led = False
@@ -102,6 +103,7 @@ class HealthChecks:
         told = None if leads and self._led else self._host.told()
         if told is not None:
             self.results = dict(told)
+            self._reached |= {key for key, result in told.items() if result.healthy}
         started = []
         for live in self._upstreams.tended():
             health = live.described.health
@@ -129,17 +131,17 @@ class HealthChecks:
         target.check_at = due
         self._adopt(live, target, health)
         key = key_of(live, target)
-        if key not in self.results and self.hearsay.get(key) is False:
+        if target.healthy and key not in self._reached and self.hearsay.get(key) is False:
             # One success of our own shall do: what others cannot reach may well be reached from here.
             target.judged(False, "other hosts say so", doubtful=health.healthy_after - 1)
             log.warning("target_changed upstream=%s target=%s healthy=False why=hearsay", live.name, target.url)
 
     def hear(self, hearsay: Mapping[str, bool]) -> None:
-        """Take over what other hosts say, of those targets too that were met before and not checked yet."""
+        """Take over what other hosts say, also of those targets that were met before and not seen well yet."""
         self.hearsay = hearsay
         for live in self._upstreams.tended():
             for target in live.targets:
-                if live.described.health is not None and target.check_at is not None and target.healthy:
+                if live.described.health is not None and target.check_at is not None:
                     self._meet(live, target, live.described.health, target.check_at)
 
     def _adopt(self, live: LiveUpstream, target: LiveTarget, health: Health) -> None:
@@ -155,6 +157,8 @@ class HealthChecks:
     def _check(self, live: LiveUpstream, target: LiveTarget, health: Health) -> None:
         try:
             succeeded, why = ask(live, target, health)
+            if succeeded:
+                self._reached.add(key_of(live, target))
             changed = target.checked(succeeded, health, why, self._ramp(live))
             self.results[key_of(live, target)] = Result(target.healthy, self._wall(), why)
             self._news = True
@@ -172,6 +176,7 @@ class HealthChecks:
         """Tell all results; those of targets that are gone are forgotten."""
         known = {key_of(live, target) for live in self._upstreams.tended() if live.described.health for target in live.targets}
         self.results = {key: result for key, result in self.results.items() if key in known}
+        self._reached &= known
         self._news, self._tell_at = False, now + TELL_EVERY
         self._host.tell(self.results)
 

@@ -243,10 +243,41 @@ def test_an_upstream_with_problems_is_defined_all_the_same(only: Only) -> None:
         ({"targets": [{"url": "http://a"}, {"url": "http://a"}]}, "upstreams.users.targets[1].url"),
         ({"targets": [{"url": "http://a", "weight": "2"}]}, "upstreams.users.targets[0].weight"),
         ({"retries": {"on": [418]}}, "upstreams.users.retries.on[0]"),
+        ({"hash_balance": 1.25}, "upstreams.users.hash_balance"),
+        ({"algorithm": "consistent_hash", "hash_on": "path", "hash_balance": 0.9}, "upstreams.users.hash_balance"),
+        ({"health": {"statuses": [600]}}, "upstreams.users.health.statuses[0]"),
+        ({"health": {"statuses": []}}, "upstreams.users.health.statuses"),
+        ({"health": {"jitter": 1.5}}, "upstreams.users.health.jitter"),
+        ({"ejection": {"consecutive_errors": None}}, "upstreams.users.ejection"),
+        ({"ejection": {"max_share": 0}}, "upstreams.users.ejection.max_share"),
+        ({"when_all_down": "panic"}, "upstreams.users.when_all_down"),
+        ({"dns": {"servers": ["10.0.0.2:70000"]}}, "upstreams.users.dns.servers[0]"),
+        ({"dns": {"servers": ["10.0.0.999"]}}, "upstreams.users.dns.servers[0]"),
+        ({"dns": {"servers": ["ns.internal"]}}, "upstreams.users.dns.servers[0]"),
+        ({"dns": {"min_ttl": 10, "max_ttl": 5}}, "upstreams.users.dns.min_ttl"),
+        ({"targets": [{"url": "http://10.0.0.1", "resolve": "a"}]}, "upstreams.users.targets[0].url"),
+        ({"targets": [{"url": "http://[::1]:80", "resolve": "aaaa"}]}, "upstreams.users.targets[0].url"),
+        ({"targets": [{"url": "http://users.internal", "resolve": "srv"}]}, "upstreams.users.targets[0].url"),
+        ({"targets": [{"url": "http://_http._tcp.users.internal:80", "resolve": "srv"}]}, "upstreams.users.targets[0].url"),
+        ({"targets": [{"url": "http://_http._tcp", "resolve": "srv"}]}, "upstreams.users.targets[0].url"),
+        ({"targets": [{"url": "http://users.internal", "resolve": "mx"}]}, "upstreams.users.targets[0].resolve"),
     ],
 )
 def test_what_an_upstream_contradicts_itself_in(only: Only, keys: dict[str, Any], path: str) -> None:
     assert only(upstream(**keys)).path == path
+
+
+def test_what_an_upstream_may_ask_for(accepted: Accepted) -> None:
+    targets = [
+        {"url": "http://users.internal:8000/base", "resolve": "all"},
+        {"url": "http://_http._tcp.users.internal", "resolve": "srv"},
+    ]
+    health = {"statuses": [200, "3xx"], "jitter": 0}
+    held = accepted(upstream(targets=targets, health=health, dns={"servers": ["10.0.0.2", "10.0.0.3:5353", "[::1]:53"]})).document
+    described = held.upstreams["users"]
+    assert [target.resolve for target in described.targets] == ["all", "srv"]
+    assert described.health is not None
+    assert described.health.statuses == ("200", "3xx")
 
 
 def test_an_upstream_without_weight_is_a_warning(accepted: Accepted) -> None:
