@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from gevent import getcurrent
 
@@ -28,7 +29,8 @@ from gwproxy.model import Route
 log = logging.getLogger("gwproxy.gateway")
 
 _LEAVING = "going away"
-_BODYLESS = frozenset((204, 304))
+_BODYLESS: Final = frozenset((204, 304))
+_SEALED: Final = frozenset(("content-length", "x-request-id"))
 
 
 class Gateway:
@@ -244,16 +246,22 @@ def _seal(ctx: Context) -> None:
     if response.status == 401 and not response.upstream and "WWW-Authenticate" not in headers:
         for challenge in ctx.challenges or ("Bearer",):
             headers.add("WWW-Authenticate", challenge)
-    index = headers.index()
-    if "x-request-id" not in index:
+    declared, named = [], False
+    for one in headers.among(_SEALED):
+        if one[0] == "content-length":
+            declared.append(one[2])
+        else:
+            named = True
+    if not named:
         headers.append(id_field(ctx.request_id))
-    bodyless = response.status in _BODYLESS or (ctx.request.method == "HEAD" and response.upstream)
-    if not bodyless:
-        length = response.body.length
-        if length is None:
+    if response.status in _BODYLESS or (response.upstream and ctx.request.method == "HEAD"):
+        return
+    length = response.body.length
+    if length is None:
+        if declared:
             headers.remove("Content-Length")
-        elif index.get("content-length") != str(length):
-            headers["Content-Length"] = str(length)
+    elif declared != [str(length)]:
+        headers["Content-Length"] = str(length)
 
 
 def _log_refusal(route: Route | None, request_id: str, error: HttpError) -> None:

@@ -5,12 +5,13 @@ Every request passes :func:`strip_request` before any plugin sees it, every resp
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from gwproxy.errors import BadRequest
 from gwproxy.http.headers import Field, Headers, carried, field
@@ -55,12 +56,14 @@ _KINDS = {
 }
 _MADE = frozenset(("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"))
 _IDENTITY = ("x-consumer-", "x-user-")
-_NO_OPTIONS: frozenset[str] = frozenset()
+_NO_OPTIONS: Final[frozenset[str]] = frozenset()
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]*)?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:+/=-]{1,128}")
 # An element of X-Forwarded-For: an IPv4 address, an IPv6 address with or without brackets; a port where it is clear.
 _VERSION_6 = r"([0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(?:%[0-9A-Za-z_.-]+)?"
 _ELEMENT = re.compile(rf"[ \t]*(?:([0-9.]+)(?::[0-9]{{1,5}})?|\[{_VERSION_6}\](?::[0-9]{{1,5}})?|{_VERSION_6})[ \t]*")
+_ids: Final[list[str]] = []  # PERF: made ahead, 256 at a time: 0.1 us each, against 0.5
+os.register_at_fork(after_in_child=_ids.clear)  # else two processes would give the same
 _DEEPEST = 32  # elements of a chain that are looked at
 _LONGEST = 80  # characters of an element
 
@@ -80,8 +83,8 @@ class Stripped(NamedTuple):
     upgrade: str
 
 
-_NONE_ASIDE = Headers()  # never changed: nobody but the gateway sees what is put aside
-_stripped = tuple.__new__  # PERF: 0.2 us less than the class itself
+_NONE_ASIDE: Final = Headers()  # never changed: nobody but the gateway sees what is put aside
+_stripped: Final = tuple.__new__  # PERF: 0.2 us less than the class itself
 
 #: A request's field, and what becomes of it: :func:`kind_of` of its name.
 Entry = tuple[Field, int]
@@ -112,10 +115,11 @@ def strip_request(entries: Iterable[Entry]) -> Stripped:
 
     :raises BadRequest: Host, Authorization or Origin is there twice, or an Origin is a list.
     """
-    kept: list[Field] = []
-    aside: list[Field] = []
+    kept: list[Any] = []  # of Field. PERF: Any, so that compiled code passes on what it has instead of making it anew
+    aside: list[Any] = []
     looked: dict[str, str] = {}
     traced = False
+    one: Any
     for one, kind in entries:
         if kind == 0:
             kept.append(one)
@@ -203,7 +207,12 @@ def request_id(value: str | None) -> str:
     """Return the client's request id if it is 1 to 128 characters of ``A-Za-z0-9._:+/=-``, else a new one: 32 hex digits."""
     if value is not None and _REQUEST_ID.fullmatch(value) is not None:
         return value
-    return f"{random.getrandbits(128):032x}"  # unique, not secret; the module is seeded anew after a fork
+    try:
+        return _ids.pop()
+    except IndexError:
+        made = random.randbytes(16 * 256).hex()  # noqa: S311 - unique, not secret; seeded anew after a fork
+        _ids.extend([made[start : start + 32] for start in range(32, len(made), 32)])
+        return made[:32]
 
 
 def id_field(ident: str) -> Field:

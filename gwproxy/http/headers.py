@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from operator import itemgetter
+from typing import Any, Final
 
 from mypy_extensions import mypyc_attr
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2: token
 _BAD_VALUE = re.compile(r"[^\t\x20-\x7e\x80-\xff]")  # RFC 9110 section 5.5; latin-1 carries obs-text
 
-_key_and_value, _line = itemgetter(0, 2), itemgetter(3)
+_key_and_value: Final = itemgetter(0, 2)
 
 #: One field: its name in lower case, its name, its value, and its line as it is sent. Valid by being made: see :func:`field`.
 Field = tuple[str, str, str, bytes]
@@ -153,9 +154,15 @@ class Headers:
         first = self._first
         return self._index() if first is None else first
 
+    def among(self, keys: frozenset[str]) -> list[Field]:
+        """Return the fields whose name, in lower case, is one of ``keys``, in order. Costs a pass, and needs no index."""
+        items: list[Any] = self._items
+        return [item for item in items if item[0] in keys]
+
     def lines(self) -> list[bytes]:
         """Return the line of every field, in order, as it is sent."""
-        return list(map(_line, self._items))
+        items: list[Any] = self._items
+        return [item[3] for item in items]
 
     def copy(self) -> Headers:
         """Return a copy that shares nothing mutable with this one."""

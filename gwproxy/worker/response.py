@@ -9,6 +9,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from http.client import responses
 from types import TracebackType
+from typing import Final
 
 from gwproxy.errors import TEXTS
 from gwproxy.http.headers import Field, Headers, field
@@ -16,10 +17,9 @@ from gwproxy.http.headers import Field, Headers, field
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
 _HOP = frozenset({"keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"})  # RFC 9110 section 7.6.1
-_SPECIAL = _HOP | {"connection", "content-length", "date"}
-_UNUSUAL = _HOP | {"connection"}
+_SPECIAL: Final = _HOP | {"connection", "content-length", "date"}
 _BODYLESS = frozenset((204, 304))
-_NOT_PLAIN = _BODYLESS | {408}
+_NOT_PLAIN: Final = _BODYLESS | {408}
 _STATUS = re.compile(r"([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 
 
@@ -206,14 +206,21 @@ class Response:
         headers, status = self._headers, self._status
         if headers is None or status is None or self._head_only:
             return b""
-        index, (line, code) = headers.index(), status
-        # As many names as lines: none is there twice, Content-Length above all.
-        if len(index) != len(headers) or not _UNUSUAL.isdisjoint(index) or code < 200 or code in _NOT_PLAIN:
+        line, code = status
+        if code < 200 or code in _NOT_PLAIN:
             return b""
-        if index.get("content-length") != str(whole):
+        declared = dated = False
+        for one in headers.among(_SPECIAL):
+            if one[0] == "date":
+                dated = True
+            elif one[0] != "content-length" or declared or one[2] != str(whole):
+                return b""
+            else:
+                declared = True
+        if not declared:
             return b""
         parts = headers.lines()
-        if "date" not in index:
+        if not dated:
             parts.append(_date(int(time.time())))
         self._length = whole
         self.keep = self._may_keep()
