@@ -13,13 +13,15 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, PlatformError
 
-#: What a plain request passes, but two parts: gwproxy.dataplane.chain, whose frames the watchdog of the loop looks for on the
-#: stack, and the classes made from requests' own.
+#: What a request passes, but for classes that are made from those of libraries (requests, pydantic, pluggy's hooks), and for
+#: gwproxy.dataplane.frames.
 COMPILED = """
     app context messages stream
     http/bodies http/forwarding http/headers http/hosts http/paths
-    dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway dataplane/ingress dataplane/pool
-    dataplane/precedence dataplane/router dataplane/target dataplane/upstream_response dataplane/wire
+    dataplane/chain dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway dataplane/ingress
+    dataplane/pool dataplane/precedence dataplane/router dataplane/snapshot dataplane/target dataplane/upstream_response
+    dataplane/upstreams dataplane/wire
+    store/pipeline
     worker/connection worker/environ worker/quick worker/reader worker/response
 """
 MISSING = "GWPROXY_COMPILE=1 needs a C compiler and Python's headers (Debian: gcc python3-dev), or unset it"

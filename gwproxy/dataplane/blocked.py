@@ -27,7 +27,8 @@ from gevent import monkey
 
 from gwproxy.context import Context
 from gwproxy.dataplane.budgets import INTERVAL, BudgetWatchdog, cut_off, overdue_by
-from gwproxy.dataplane.chain import FINISH_CODE, HOOK_CODES, Step
+from gwproxy.dataplane.chain import Step
+from gwproxy.dataplane.frames import FINISH_CODE, HOOK_CODES
 from gwproxy.errors import BudgetExceeded
 from gwproxy.registry import EVENT_CODE, Deadline
 from gwproxy.tally import Tally

@@ -18,6 +18,7 @@ from typing import Any
 from gevent import GreenletExit, getcurrent
 
 from gwproxy.context import Context, Outcome, Shadowed
+from gwproxy.dataplane import frames
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, RequestTimeout, ServiceUnavailable, StoreUnavailable
 from gwproxy.messages import Response
 from gwproxy.plugin import PluginConfig
@@ -182,7 +183,7 @@ def _run(step: Step, ctx: Context) -> None:
     ctx._step_since = monotonic() - (waited_for if response is None else waited_for + response.body.waited)
     ctx._step = step
     try:
-        if (returned := step.call(ctx, step.config)) is not None:
+        if (returned := frames.hook(step, ctx)) is not None:
             # Its author took it for an answer: going on would be the opposite of what was meant.
             raise TypeError(f"a hook returns None, not {type(returned).__name__}; ctx.abort() ends a request")
         if ctx._step is not step:
@@ -206,7 +207,7 @@ def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], out
     ctx._step_since = monotonic() - waited(ctx)
     ctx._step = step
     try:
-        function(outcome)
+        frames.finisher(step, ctx, function, outcome)
         if ctx._step is not step:
             raise BudgetExceeded("and swallowed it")
     except BaseException as error:
@@ -220,10 +221,6 @@ def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], out
     finally:
         ctx._step = None
 
-
-#: Hooks of requests run in frames of these, whose locals ``step`` and ``ctx`` say which.
-HOOK_CODES = frozenset({_run.__code__, _finish.__code__})
-FINISH_CODE = _finish.__code__
 
 _NOBODY = Step(lambda ctx, config: None, PluginConfig(), plugin="unknown", phase="on_finish")
 

@@ -1,0 +1,28 @@
+"""The frames in which hooks run. The watchdog of the loop looks for them on the stack: in the compiled form, too, they are Python's.
+
+So setup.py compiles :mod:`gwproxy.dataplane.chain`, which calls these, but not this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gwproxy.context import Context, Outcome
+    from gwproxy.dataplane.chain import Step
+
+
+def hook(step: Step, ctx: Context) -> object:
+    """Run the hook of a step."""
+    return step.call(ctx, step.config)
+
+
+def finisher(step: Step, ctx: Context, function: Callable[[Outcome], object], outcome: Outcome) -> None:
+    """Run what a hook of ``step`` has registered with ``ctx.on_finish``."""
+    function(outcome)
+
+
+#: Frames whose locals ``step`` and ``ctx`` say which.
+HOOK_CODES = frozenset((hook.__code__, finisher.__code__))
+FINISH_CODE = finisher.__code__
