@@ -87,14 +87,19 @@ class Members:
         sole = self._sole
         if sole is not None and sole.up:
             return sole
-        if self._seen != self._changes.count:
-            self.refresh()
-        seats: Sequence[Seat] = self._ready
+        seats = self.ready
         if not seats:
             raise ServiceUnavailable(f"no healthy target of upstream {self._name}", headers=[("Retry-After", "1")])
         if tried:
             seats = [seat for seat in seats if seat.target not in tried] or [s for s in self._up if s.target not in tried] or seats
         return seats[0].target if len(seats) == 1 else self._balance(seats, ctx)
+
+    @property
+    def ready(self) -> Sequence[Seat]:
+        """Those that may be asked now; empty: no target is up."""
+        if self._seen != self._changes.count:
+            self.refresh()
+        return self._ready
 
     def refresh(self) -> None:
         """Look which seats are up, and how much of their share they have."""

@@ -131,8 +131,8 @@ class LiveMirror:
         self._count(reason)
 
     def _target(self) -> LiveTarget | None:
-        usable = [target for target in self.upstream.targets if target.healthy and target.weight]
-        return random.choices(usable, [target.weight for target in usable])[0] if usable else None  # noqa: S311 - no secret
+        seats = self.upstream.members.ready
+        return random.choices(seats, [seat.share for seat in seats])[0].target if seats else None  # noqa: S311 - no secret
 
     def _exchange(self, target: LiveTarget, request: UpstreamRequest) -> None:
         target.active += 1
