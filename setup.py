@@ -19,8 +19,8 @@ COMPILED = """
     app context messages stream
     http/bodies http/forwarding http/headers http/hosts http/paths
     dataplane/chain dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway dataplane/ingress
-    dataplane/pool dataplane/precedence dataplane/router dataplane/snapshot dataplane/target dataplane/upstream_response
-    dataplane/upstreams dataplane/wire
+    dataplane/pool dataplane/precedence dataplane/router dataplane/target dataplane/upstream_request
+    dataplane/upstream_response dataplane/upstreams dataplane/wire
     store/pipeline
     worker/connection worker/environ worker/quick worker/reader worker/response
 """

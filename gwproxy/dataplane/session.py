@@ -37,6 +37,6 @@ class UpstreamSession(requests.Session):
         # Session.send: that one reads the body of a 3xx, and looks for cookies.
         self.exchange: Callable[[UpstreamRequest], RawResponse | WholeResponse] = adapter.exchange
 
-    def send(self, request: requests.PreparedRequest, **_kwargs: Any) -> GatewayResponse:
+    def send(self, request: requests.PreparedRequest | UpstreamRequest, **_kwargs: Any) -> GatewayResponse:
         """Send ``request`` by the adapter alone, so that whoever calls this by habit gets the same as :meth:`exchange`."""
         return self._adapter.send(request)

@@ -42,7 +42,7 @@ __all__ = [
 class GatewayResponse(requests.Response):
     """What requests makes of a response. The gateway itself uses ``raw`` only: a body is not decoded or kept there."""
 
-    request: UpstreamRequest
+    request: UpstreamRequest  # type: ignore[assignment]  # see there
     raw: RawResponse | WholeResponse
 
     def __init__(self, request: UpstreamRequest, raw: RawResponse | WholeResponse) -> None:
@@ -90,7 +90,7 @@ class GatewayAdapter(BaseAdapter):
 
     def send(
         self,
-        request: requests.PreparedRequest,
+        request: requests.PreparedRequest | UpstreamRequest,
         stream: bool = True,
         timeout: object = None,
         verify: object = True,

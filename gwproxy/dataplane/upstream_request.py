@@ -5,9 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
-import requests
 from requests.structures import CaseInsensitiveDict
 
 from gwproxy.dataplane.connect import Origin
@@ -17,7 +15,10 @@ from gwproxy.model import Timeouts
 Watching = Callable[[int, Callable[[], None], float | None], AbstractContextManager[None]]
 
 
-@dataclass(frozen=True, slots=True)
+def _unwatched(_fileno: int, _meanwhile: Callable[[], None], _until: float | None) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 class SizedBody:
     """A body that is sent as it comes, once.
 
@@ -28,16 +29,22 @@ class SizedBody:
         was nothing else.
     """
 
-    chunks: Iterable[bytes]
-    length: int | None = None
-    watching: Watching = lambda fileno, meanwhile, until: nullcontext()
+    __slots__ = ("chunks", "length", "watching")
+
+    def __init__(self, chunks: Iterable[bytes], length: int | None = None, watching: Watching = _unwatched) -> None:
+        self.chunks = chunks
+        self.length = length
+        self.watching = watching
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self.chunks)
 
 
-class UpstreamRequest(requests.PreparedRequest):
+class UpstreamRequest:
     """A request of which every byte is decided by the gateway; nothing is prepared, merged or quoted.
+
+    It stands where requests has a ``PreparedRequest``, and has what adapters read of one. It is none: what that sets up
+    (cookies, hooks) is what a gateway must not have, and reading it costs more.
 
     :param method: upper case.
     :param origin: where to connect.
@@ -51,8 +58,7 @@ class UpstreamRequest(requests.PreparedRequest):
     :param upgrade: whether the fields ask for one, so that the answer 101 is expected.
     """
 
-    method: str
-    body: bytes | SizedBody | None  # type: ignore[assignment]  # requests sends iterables, too, without saying so
+    __slots__ = ("block", "body", "client_gone", "deadline", "method", "origin", "target", "timeouts", "upgrade")
 
     def __init__(
         self,
@@ -67,7 +73,6 @@ class UpstreamRequest(requests.PreparedRequest):
         client_gone: Callable[[], bool] | None = None,
         upgrade: bool = False,
     ) -> None:
-        # Not super().__init__(): what it sets up (cookies, hooks) is what a gateway must not have.
         self.method = method
         self.origin = origin
         self.target = target
@@ -81,12 +86,12 @@ class UpstreamRequest(requests.PreparedRequest):
         self.upgrade = upgrade
 
     @property
-    def url(self) -> str:  # type: ignore[override]
+    def url(self) -> str:
         """For those who know requests; it is not what is sent."""
         return f"{self.origin}{self.target.decode('latin-1')}"
 
     @property
-    def headers(self) -> CaseInsensitiveDict[str]:  # type: ignore[override]
+    def headers(self) -> CaseInsensitiveDict[str]:
         """For those who know requests; repetitions are lost, and changing it changes nothing."""
         return CaseInsensitiveDict(self.fields)
 

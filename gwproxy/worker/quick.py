@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from gwproxy.http.forwarding import Entry, kind_of
 from gwproxy.http.headers import Field
@@ -22,8 +22,8 @@ LONGEST_HEAD = 16 * 1024
 #: forget them by would cost every request, and a flood of new lines gains nothing.
 MOST_BYTES = 128 * 1024
 
-_METHODS = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
-_TARGET = re.compile(rb"/[!\"$-~]*+")
+_METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
+_TARGET: Final = re.compile(rb"/[!\"$-~]*+")
 # RFC 9112 section 5 without what parsers differ on: no space around the name, no control character in the value.
 _LINE = re.compile(rb"([!#$%&'*+\-.^`|~0-9A-Za-z]++):[ \t]*+((?:[\x21-\x7e\x80-\xff]++(?:[ \t]++(?=[\x21-\x7e\x80-\xff]))?+)*+)[ \t]*+")
 _LENGTH = re.compile(r"[0-9]{1,18}")
@@ -33,7 +33,8 @@ _NOT_HERE = frozenset(("transfer-encoding", "expect", "upgrade", "http2-settings
 
 #: A line that was judged: what goes on of it, its WSGI variable, and its value.
 Line = tuple[Entry, str, str]
-_entry, _variable_and_value = itemgetter(0), itemgetter(1, 2)
+_entry: Final = itemgetter(0)
+_variable_and_value: Final = itemgetter(1, 2)
 
 
 class Lines(dict[bytes, Line | None]):
@@ -118,7 +119,8 @@ class QuickHeads:
         """Return the head that is ``data`` up to ``end``, where its empty line begins; None: it is not for here."""
         if end > LONGEST_HEAD:
             return None
-        first, *rest = data[:end].split(b"\r\n")
+        rest = data[:end].split(b"\r\n")
+        first = rest.pop(0)
         parts = first.split(b" ")
         if len(parts) != 3 or parts[2] != b"HTTP/1.1" or len(first) > self._longest_line or len(rest) > self._most_fields:
             return None
