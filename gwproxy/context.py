@@ -123,6 +123,7 @@ class Context:
         "_finisher_steps",
         "_forwarded",
         "_greenlet",
+        "_id_field",
         "_response_headers",
         "_step",
         "_step_since",
@@ -174,6 +175,7 @@ class Context:
         self._step: object = None
         self._step_since = 0.0
         self._greenlet: object = None
+        self._id_field: Any = None  # made of request_id when first asked for: both sides get it
 
     @property
     def response_headers(self) -> Headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane.breaker import Probe
@@ -233,8 +234,19 @@ def _block(ctx: Context, target: LiveTarget) -> bytes:
     if host is None and route is not None and route.preserve_host:
         host = request.host_header
     lines[0] = target.host_line if host is None else field("Host", host)[3]
-    lines += (id_field(ctx.request_id)[3], made, caller)
+    lines += (id_field_of(ctx)[3], made, caller)
     return b"".join(lines)
+
+
+def id_field_of(ctx: Context) -> Any:
+    """Return the field ``X-Request-ID`` as both sides get it, a :data:`gwproxy.http.headers.Field`.
+
+    :raises ValueError: a plugin has set an id that cannot stand in a header.
+    """
+    made = ctx._id_field
+    if made is None or made[2] != ctx.request_id:
+        made = ctx._id_field = id_field(ctx.request_id)
+    return made
 
 
 def _made(ctx: Context) -> tuple[bytes, frozenset[str]]:

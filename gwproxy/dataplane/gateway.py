@@ -15,13 +15,12 @@ from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane import chain
 from gwproxy.dataplane.canary import Canary
 from gwproxy.dataplane.failures import UpstreamBusy
-from gwproxy.dataplane.forward import forward
+from gwproxy.dataplane.forward import forward, id_field_of
 from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Snapshot
 from gwproxy.dataplane.throttle import Throttle
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
-from gwproxy.http.forwarding import id_field
 from gwproxy.http.paths import strip
 from gwproxy.messages import Request, Response
 from gwproxy.model import Route
@@ -253,7 +252,7 @@ def _seal(ctx: Context) -> None:
         else:
             named = True
     if not named:
-        headers.append(id_field(ctx.request_id))
+        headers.append(id_field_of(ctx))
     if response.status in _BODYLESS or (response.upstream and ctx.request.method == "HEAD"):
         return
     length = response.body.length
