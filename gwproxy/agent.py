@@ -211,6 +211,7 @@ class Agent:
         host = self._host = HostFiles(settings.state_dir, settings.prefix, self._gateway.tally, Disk())
         upstreams.names.saved = host.names()
         checks = HealthChecks(upstreams, host)
+        upstreams.meet = checks.meet
         self._run(Tending(upstreams, checks, learned=lambda: host.keep_names(upstreams.names.shown())).run)
         if self._shared is not None:
             self._run(self._share_health, checks, host, self._shared)

@@ -207,7 +207,7 @@ class Watcher:
             except ConfigurationRefused as refused:
                 self._refuse(refused, revision, digest)
                 return False
-            self._upstreams.resolve(PATIENCE)
+            self._upstreams.prepare(PATIENCE)
             served = self._gateway.snapshot
             before = self._maker.parsed
             leftovers = Leftovers(served, before) if served is not None and before is not None else None

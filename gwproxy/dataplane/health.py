@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 import gevent
@@ -100,36 +100,57 @@ class HealthChecks:
     def look(self) -> list[gevent.Greenlet]:
         """Take over what is told, start the checks that are due, tell what they have found; return those that were started."""
         now, leads = self._clock(), self._host.leads()
-        told = None if leads and self._led else self._host.told()
-        if told is not None:
-            self.results = dict(told)
-            self._reached |= {key for key, result in told.items() if result.healthy}
+        told = self._hear_host(leads)
         started = []
-        for live in self._upstreams.tended():
-            health = live.described.health
-            if health is None:
-                continue
-            for target in live.targets:
-                if target.state == "unresolved":
-                    continue
-                if target.check_at is None:
-                    self._meet(live, target, health, now if leads else now + patience(health))
-                if told is not None:
-                    self._adopt(live, target, health)
-                if leads and not self._led:
-                    target.check_at = min(target.check_at or now, now + health.interval)
-                if now >= (target.check_at or 0.0):
-                    target.check_at = now + health.interval * (1 + random.uniform(-health.jitter, health.jitter))  # noqa: S311 - no secret
-                    started.append(gevent.spawn(self._check, live, target, health))
+        for live, target, health in self._checked():
+            if target.check_at is None:
+                self._meet(live, target, health, leads)
+            elif told:
+                self._adopt(live, target, health)
+            if leads and not self._led:
+                target.check_at = min(target.check_at or now, now + health.interval)
+            if now >= (target.check_at or 0.0):
+                target.check_at = now + health.interval * (1 + random.uniform(-health.jitter, health.jitter))  # noqa: S311 - no secret
+                started.append(gevent.spawn(self._check, live, target, health))
         self._led = leads
         if leads and self._news and now >= self._tell_at:
             self._tell(now)
         return started
 
-    def _meet(self, live: LiveUpstream, target: LiveTarget, health: Health, due: float) -> None:
+    def meet(self) -> None:
+        """Take over what is known of targets that were not looked at yet: before they get a request."""
+        leads = self._host.leads()
+        told = self._hear_host(leads)
+        for live, target, health in self._checked():
+            if target.check_at is None:
+                self._meet(live, target, health, leads)
+            elif told:
+                self._adopt(live, target, health)
+
+    def _hear_host(self, leads: bool) -> bool:
+        """Read what the host's asker has told, if it is another one; return whether there was news."""
+        told = None if leads and self._led else self._host.told()
+        if told is None:
+            return False
+        self.results = dict(told)
+        self._reached |= {key for key, result in told.items() if result.healthy}
+        return True
+
+    def _checked(self) -> Iterator[tuple[LiveUpstream, LiveTarget, Health]]:
+        """Yield every target that is checked."""
+        for live in self._upstreams.tended():
+            if (health := live.described.health) is not None:
+                for target in live.targets:
+                    if target.state != "unresolved":
+                        yield live, target, health
+
+    def _meet(self, live: LiveUpstream, target: LiveTarget, health: Health, leads: bool) -> None:
         """Begin with a target: in the state that is known of it, by this host or by hearsay."""
-        target.check_at = due
+        target.check_at = self._clock() + (0.0 if leads else patience(health))
         self._adopt(live, target, health)
+        self._believe(live, target, health)
+
+    def _believe(self, live: LiveUpstream, target: LiveTarget, health: Health) -> None:
         key = key_of(live, target)
         if target.healthy and key not in self._reached and self.hearsay.get(key) is False:
             # One success of our own shall do: what others cannot reach may well be reached from here.
@@ -139,10 +160,9 @@ class HealthChecks:
     def hear(self, hearsay: Mapping[str, bool]) -> None:
         """Take over what other hosts say, also of those targets that were met before and not seen well yet."""
         self.hearsay = hearsay
-        for live in self._upstreams.tended():
-            for target in live.targets:
-                if live.described.health is not None and target.check_at is not None:
-                    self._meet(live, target, live.described.health, target.check_at)
+        for live, target, health in self._checked():
+            if target.check_at is not None:
+                self._believe(live, target, health)
 
     def _adopt(self, live: LiveUpstream, target: LiveTarget, health: Health) -> None:
         result = self.results.get(key_of(live, target))

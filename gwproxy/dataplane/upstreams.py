@@ -147,6 +147,7 @@ class Upstreams:
     :ivar tally: where they count what they refuse.
     :ivar known: their targets.
     :ivar names: what DNS says of their names.
+    :ivar meet: called before new ones serve: to set the targets' health to what is known of it.
     :ivar transport: what requests are sent by; changing it changes nothing for those that live already.
     """
 
@@ -155,6 +156,7 @@ class Upstreams:
         self.transport = transport
         self.known = KnownTargets()
         self.names = Names(self.tally)
+        self.meet: Callable[[], None] = lambda: None
         self._tended: list[LiveUpstream] | None = None
         self._live: dict[str, list[LiveUpstream]] = {}  # several of one name: of the snapshot before, or of a candidate
         self._direct: dict[str, LiveUpstream] = {}
@@ -211,10 +213,10 @@ class Upstreams:
         """How many targets are in a state."""
         return len({target for live in self.tended() for target in live.targets if target.state == state})
 
-    def resolve(self, patience: float) -> None:
-        """Wait until DNS has answered about every name, or failed, so that the first request finds a target.
+    def prepare(self, patience: float) -> None:
+        """Learn what there is to know of targets before requests come: what DNS says of their names, whether they are well.
 
-        :param patience: seconds to wait at most, for all together.
+        :param patience: seconds to wait for DNS at most, for all names together; one that has failed is not waited for.
         """
         waiting = [live for live in self.tended() if live.members.unsettled]
         until = time.monotonic() + patience
@@ -226,6 +228,7 @@ class Upstreams:
                 gevent.sleep(0.005)
         for live in self.tended():
             live.reseat()
+        self.meet()
 
     def prune(self) -> None:
         """Close idle connections that are past use, of plugins' own upstreams too."""

@@ -277,12 +277,12 @@ def test_a_change_waits_for_new_names_and_no_longer_than_it_is_told_to() -> None
     bench = Bench()
     bench.zone = {"A users.internal": hosts("10.0.0.1")}
     live = bench.named(USERS)
-    bench.upstreams.resolve(5.0)
+    bench.upstreams.prepare(5.0)
     assert urls(live) == ["http://10.0.0.1:8000/base"]
     bench.zone = {"A silent.internal": None}
     bench.upstreams.named("silent", Upstream(targets=(Target(url="http://silent.internal", resolve="a"),)))
-    bench.upstreams.resolve(60.0)  # one that has failed is not waited for
+    bench.upstreams.prepare(60.0)  # one that has failed is not waited for
     bench.names._look_up = lambda question: gevent.sleep(30)  # type: ignore[assignment]
     bench.upstreams.named("late", Upstream(targets=(Target(url="http://late.internal", resolve="a"),)))
     with gevent.Timeout(10):
-        bench.upstreams.resolve(0.05)
+        bench.upstreams.prepare(0.05)
