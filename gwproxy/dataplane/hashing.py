@@ -39,12 +39,16 @@ class ConsistentHash:
 
     def __call__(self, seats: Sequence[Seat], ctx: Context) -> LiveTarget:
         """Pick the first of ``seats`` from the key's place on the ring that has room."""
-        place, luck = _hashed(self._key(ctx))
+        digest = hashlib.blake2b(self._key(ctx).encode("utf-8", "surrogateescape"), digest_size=16).digest()
+        at = bisect.bisect(self._hashes, int.from_bytes(digest[:8])) % len(self._ring)
+        if self._balance is None and len(seats) == self._count and self._ring[at].target.share >= 1.0:
+            return self._ring[at].target  # PERF: what nearly always is, in half the time
+        luck = int.from_bytes(digest[8:]) / _WHOLE  # from 0 to 1, and nothing to do with the place on the ring
         first: LiveTarget | None = None
         fair = 0.0
         if self._balance is not None:  # in flight for a share of 1, this request included
             fair = self._balance * (sum(seat.target.active for seat in seats) + 1) / sum(seat.share for seat in seats)
-        for seat in self._walk(place, seats):
+        for seat in self._walk(at, seats):
             target = seat.target
             if first is None:
                 first = target
@@ -54,16 +58,10 @@ class ConsistentHash:
                 return target
         return first if first is not None else seats[0].target
 
-    def _walk(self, place: int, seats: Sequence[Seat]) -> Iterator[Seat]:
-        """Yield each of ``seats`` once, in the order in which the ring has them from ``place`` on."""
+    def _walk(self, at: int, seats: Sequence[Seat]) -> Iterator[Seat]:
+        """Yield each of ``seats`` once, in the order in which the ring has them from the point ``at`` on."""
         ring, size = self._ring, len(self._ring)
-        at = bisect.bisect(self._hashes, place)
-        whole = len(seats) == self._count
-        if whole:
-            yield ring[at % size]  # PERF: nearly always it is this one, and the set below costs as much as there are targets
         left = {id(seat) for seat in seats}
-        if whole:
-            left.remove(id(ring[at % size]))
         for offset in range(size):
             seat = ring[(at + offset) % size]
             if id(seat) in left:
@@ -85,12 +83,6 @@ def _points(seats: Sequence[Seat]) -> Iterator[tuple[int, Seat]]:
             digest = hashlib.blake2b(f"{seat.target.url}#{number}".encode(), digest_size=8 * _EACH).digest()
             for start in range(0, len(digest), 8):
                 yield int.from_bytes(digest[start : start + 8]), seat
-
-
-def _hashed(key: str) -> tuple[int, float]:
-    """Return a key's place on the ring, and a number from 0 to 1 that has nothing to do with it."""
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest()
-    return int.from_bytes(digest[:8]), int.from_bytes(digest[8:]) / _WHOLE
 
 
 def _key_of(hash_on: str) -> Callable[[Context], str]:
