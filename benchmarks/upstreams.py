@@ -32,7 +32,7 @@ HEALTH = {"path": "/healthz", "interval": 1}
 EJECTION = {"consecutive_errors": 5, "error_rate": 0.5}
 BREAKER = {"failures": 5, "window": 10, "open_for": 10}
 
-#: What is measured, beside a route whose upstream is a URL: keys of an upstream, beside three targets if it says nothing of them.
+#: What is measured, beside a route whose upstream is a URL: keys of an upstream, with three targets if it says nothing of them.
 FEATURES: Mapping[str, Mapping[str, object]] = {
     "one target, by name": {"targets": 1},
     "round_robin": {},
@@ -51,7 +51,11 @@ FEATURES: Mapping[str, Mapping[str, object]] = {
     "breaker": {"targets": 1, "breaker": BREAKER},
     "concurrency": {"targets": 1, "concurrency": {"limit": 64}},
     "concurrency.adaptive": {"targets": 1, "concurrency": {"limit": 64, "adaptive": {"initial": 64, "min": 32}}},
-    "all of them": {
+    "split": {"targets": 1, "route": {"split": {"weights": {"pool": 1, "other": 1}}}},
+    "split, sticky": {"targets": 1, "route": {"split": {"weights": {"pool": 1, "other": 1}, "sticky": "client"}}},
+    "canary": {"targets": 1, "route": {"canary": {"upstream": "other", "header": "X-Canary"}}},
+    "mirror, one of a hundred": {"targets": 1, "route": {"mirror": {"upstream": "other", "share": 0.01}}},
+    "all of the upstream's": {
         "slow_start": 30,
         "retries": RETRIES,
         "health": HEALTH,
@@ -128,12 +132,18 @@ def among(names: Iterable[str], chosen: Sequence[str]) -> list[str]:
 
 
 def document(urls: Sequence[str], keys: Mapping[str, object]) -> dict[str, object]:
-    """Return a configuration whose upstream has these keys; ``targets`` is how many, ``weight`` that of the first."""
-    described = {name: value for name, value in keys.items() if name not in ("targets", "weight")}
+    """Return a configuration whose upstream has these keys.
+
+    :param keys: ``targets`` is how many, ``weight`` that of the first, ``route`` has keys of the route.
+    """
+    described = {name: value for name, value in keys.items() if name not in ("targets", "weight", "route")}
     count = int(str(keys.get("targets", len(urls))))
     targets: list[dict[str, object]] = [{"url": url} for url in urls[:count]]
     targets[0]["weight"] = keys.get("weight", 1)
-    return {"upstreams": {"pool": {"targets": targets, **described}}, "routes": [{"path": "/api", "upstream": "pool"}]}
+    pools = {"pool": {"targets": targets, **described}, "other": {"targets": [{"url": urls[-1]}]}}
+    asked = keys.get("route", {})
+    assert isinstance(asked, dict)
+    return {"upstreams": pools, "routes": [{"path": "/api", "upstream": "pool", **asked}]}
 
 
 def worker(bench: Bench, stack: ExitStack, name: str, configuration: Mapping[str, object]) -> Gateway:
@@ -167,7 +177,6 @@ def balance(bench: Bench, chosen: Sequence[str]) -> Result:
             except Failed as failed:
                 result.missing[name] = " ".join(str(failed).split())[:300]
                 continue
-            run(bench, gateway, 1, BALANCED)
             before = [service.answered for service in services]
             result.runs[name] = [run(bench, gateway, bench.seconds, BALANCED) for _ in range(bench.rounds)]
             served = [service.answered - was for service, was in zip(services, before, strict=True)]

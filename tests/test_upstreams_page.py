@@ -48,7 +48,8 @@ def bounds(field: FieldInfo) -> list[Any]:
 
 def is_duration(field: FieldInfo) -> bool:
     flat = [item for part in bounds(field) for item in (part.metadata if isinstance(part, FieldInfo) else [part])]
-    return any(isinstance(item, annotated_types.Le) and item.le == 86_400 for item in flat)
+    typed = any(isinstance(item, annotated_types.Le) and item.le == 86_400 for item in flat)
+    return typed or (field.description or "").startswith("Seconds")  # of cookies: whole ones, and more than a day
 
 
 def test_the_page_has_no_other_tables() -> None:
