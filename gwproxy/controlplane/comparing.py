@@ -11,6 +11,7 @@ from gwproxy.controlplane.chains import Chains, Placed
 from gwproxy.controlplane.effective import plain
 from gwproxy.controlplane.trial import Rehearsal
 from gwproxy.dataplane.snapshot import CompiledRoute
+from gwproxy.dataplane.upstreams import LiveUpstream
 from gwproxy.hookspecs import PHASES
 
 _SETTINGS = ("split", "canary", "mirror", "preserve_host", "timeout", "max_body", "max_buffer", "websocket")
@@ -51,23 +52,25 @@ def _settings(before: _Side, after: _Side) -> Iterator[Difference]:
     assert before.route is not None and after.route is not None  # noqa: S101, PT018 - the caller has looked
     for name in _SETTINGS:
         yield from _values(name, getattr(before.route.route, name), getattr(after.route.route, name))
-    ours, theirs = before.route.upstream.described, after.route.upstream.described
-    for name in type(ours).model_fields:
-        if name == "targets":
-            urls = [
-                [
-                    [side.rehearsal.written(target.url), target.weight, *filter(None, [target.resolve])]
-                    for target in side.route.upstream.described.targets
-                ]
-                for side in (before, after)
-                if side.route is not None
-            ]
-            yield from _values("upstream.targets", *urls)
-        else:
-            yield from _values(f"upstream.{name}", getattr(ours, name), getattr(theirs, name))
+    yield from _upstreams("upstream", before, before.route.upstream, after, after.route.upstream)
+    others, theirs = ({live.name: live for live in compiled.upstreams()} for compiled in (before.route, after.route))
+    for name in sorted(others.keys() & theirs.keys() - {before.route.upstream.name}):
+        yield from _upstreams(f"upstreams.{name}", before, others[name], after, theirs[name])
     lacking = [side.rehearsal.chains.lacks_plugin(side.route) for side in (before, after) if side.route is not None]
     reasons = [side.route.unavailable if lacks else None for side, lacks in zip((before, after), lacking, strict=True) if side.route]
     yield from _values("unavailable", *reasons)
+
+
+def _upstreams(what: str, before: _Side, ours: LiveUpstream, after: _Side, theirs: LiveUpstream) -> Iterator[Difference]:
+    for name in type(ours.described).model_fields:
+        if name == "targets":
+            urls = [
+                [[side.rehearsal.written(target.url), target.weight, *filter(None, [target.resolve])] for target in live.described.targets]
+                for side, live in ((before, ours), (after, theirs))
+            ]
+            yield from _values(f"{what}.targets", *urls)
+        else:
+            yield from _values(f"{what}.{name}", getattr(ours.described, name), getattr(theirs.described, name))
 
 
 def _values(what: str, before: Any, after: Any) -> Iterator[Difference]:

@@ -73,7 +73,7 @@ def _copy(ctx: Context, choice: UpstreamChoice, live: LiveUpstream, mirror: Live
     prefix = live.single.prefix if live.single is not None and not choice.replaced else ""
     path = choice.target[len(prefix) :]
     try:
-        return mirror.begin(ctx.request.method, ctx.request.body, choice, path, lambda target: _block(ctx, target))
+        return mirror.begin(ctx, choice, path, lambda target: _block(ctx, target))
     except ValueError:  # what cannot be sent; the request itself is answered 500 for it
         return None
 

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 import gevent
 
-from gwproxy.context import UpstreamChoice
+from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import Failure, UpstreamRequest
 from gwproxy.dataplane.upstreams import LiveUpstream
+from gwproxy.errors import ServiceUnavailable
 from gwproxy.http.bodies import RequestBody
 from gwproxy.model import Mirror, Timeouts
 from gwproxy.tally import Tally
@@ -93,7 +94,7 @@ class LiveMirror:
         self.upstream = upstream
         self._tally = tally
 
-    def begin(self, method: str, body: RequestBody, choice: UpstreamChoice, path: str, block: Block) -> Copy | None:
+    def begin(self, ctx: Context, choice: UpstreamChoice, path: str, block: Block) -> Copy | None:
         """Take a copy of a request; None: it gets none, or one without waiting for a body is under way already.
 
         :param path: without the prefix of the upstream that it is for.
@@ -101,18 +102,20 @@ class LiveMirror:
         """
         if random.random() >= self.described.share:  # noqa: S311 - no secret
             return None
+        body = ctx.request.body
         if (body.length or 0) > self.described.max_body:
             self._count("body")
             return None
         if self.upstream.copies >= self.described.limit:
             self._count("limit")
             return None
-        target = self._target()
-        if target is None:
+        try:
+            target = self.upstream.pick(ctx)
+        except ServiceUnavailable:
             self._count("target")
             return None
         where = (path if choice.replaced else target.prefix + path).encode("latin-1")
-        copy = Copy(self, target, method, where, choice.timeout, block(target))
+        copy = Copy(self, target, ctx.request.method, where, choice.timeout, block(target))
         self.upstream.copies += 1
         if body.length == 0 or body.replayable(self.described.max_body) is not None:
             copy.finish(body)
@@ -129,10 +132,6 @@ class LiveMirror:
         """Give up a copy that was begun."""
         self.upstream.copies -= 1
         self._count(reason)
-
-    def _target(self) -> LiveTarget | None:
-        seats = self.upstream.members.ready
-        return random.choices(seats, [seat.share for seat in seats])[0].target if seats else None  # noqa: S311 - no secret
 
     def _exchange(self, target: LiveTarget, request: UpstreamRequest) -> None:
         target.active += 1

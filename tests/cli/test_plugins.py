@@ -39,7 +39,7 @@ def test_list_shows_every_plugin_by_name(cli) -> None:
     heading, *rows = [line.split() for line in result.out.splitlines()]
     assert heading == ["name", "version", "priority", "phases", "package", "state"]
     assert [row[0] for row in rows] == BUILT_IN
-    assert rows[4] == ["rate_limit", "1.0", "300", "post_auth", "gwproxy", "0.1.0", "loaded"]
+    assert rows[5] == ["rate_limit", "1.0", "300", "post_auth", "gwproxy", "0.1.0", "loaded"]
 
 
 def test_list_says_why_a_plugin_is_refused(cli, install) -> None:

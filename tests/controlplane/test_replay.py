@@ -284,3 +284,13 @@ def test_a_mirror_moves_nothing_and_is_told() -> None:
     made = replayed(built(A), built({**A, "mirror": {"upstream": "http://c"}}), entry())
     assert (made.elsewhere, made.otherwise) == (0, 1)
     assert [difference.what for difference in only(made).differences] == ["mirror"]
+
+
+def test_what_differs_in_another_upstream_of_a_route_is_told() -> None:
+    def side(**new: Any) -> Rehearsal:
+        upstreams = {"old": {"targets": [{"url": "http://a"}]}, "new": {"targets": [{"url": "http://b"}], **new}}
+        return built({**A, "upstream": "old", "mirror": {"upstream": "new"}}, upstreams=upstreams)
+
+    made = replayed(side(), side(keepalive=False, targets=[{"url": "http://b", "weight": 2}]), entry())
+    assert (made.elsewhere, made.otherwise) == (0, 1)
+    assert [difference.what for difference in only(made).differences] == ["upstreams.new.targets", "upstreams.new.keepalive"]

@@ -11,7 +11,6 @@ import gevent
 import pytest
 
 from gwproxy import Context, Plugin, hookimpl
-from gwproxy.model import Health
 from tests.service import Gate, Service
 
 
@@ -159,7 +158,7 @@ def test_no_healthy_target_is_counted(gate: Gate, services: tuple[Service, Servi
     snapshot = gate.app.gateway.snapshot
     assert snapshot is not None
     assert snapshot.routes[0].mirror is not None
-    snapshot.routes[0].mirror.upstream.targets[0].checked(False, Health(path="/", unhealthy_after=1))
+    snapshot.routes[0].mirror.upstream.targets[0].judged(False, "for the test")
     assert gate.client.get("/api").status_code == 200
     assert dropped(gate) == {"mirror_dropped:target": 1}
 
