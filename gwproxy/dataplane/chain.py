@@ -186,7 +186,7 @@ def _run(step: Step, ctx: Context) -> None:
         if (returned := frames.hook(step, ctx)) is not None:
             # Its author took it for an answer: going on would be the opposite of what was meant.
             raise TypeError(f"a hook returns None, not {type(returned).__name__}; ctx.abort() ends a request")
-        if ctx._step is not step:
+        if _was_cut_off(step, ctx):
             raise BudgetExceeded("and swallowed it")  # like an abort, it cannot be undone
     except Aborted:
         raise
@@ -203,12 +203,21 @@ def _run(step: Step, ctx: Context) -> None:
         raise ctx._aborted  # the plugin swallowed it; an abort cannot be undone
 
 
+def _was_cut_off(step: object, ctx: Context) -> bool:
+    """Whether a watchdog has put something else in the place of ``step``, which runs.
+
+    A function, so that no type checker takes ``ctx._step`` for what was assigned to it before the hook ran: compiled code
+    would refuse what it finds there now.
+    """
+    return ctx._step is not step
+
+
 def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], outcome: Outcome) -> None:
     ctx._step_since = monotonic() - waited(ctx)
     ctx._step = step
     try:
         frames.finisher(step, ctx, function, outcome)
-        if ctx._step is not step:
+        if _was_cut_off(step, ctx):
             raise BudgetExceeded("and swallowed it")
     except BaseException as error:
         ctx._step = None
