@@ -17,7 +17,7 @@ from harness.balancers import DELAYS, Service
 from harness.bench import HERE, TREE, Bench
 from harness.gateways import Gateway, Gwproxy
 from harness.jobs.starting import answers
-from harness.load import Run, bad, cost, in_turns, median, p50, p99, rate, run
+from harness.load import Run, bad, cost, median, p50, p99, rate, ratio, run, together
 from harness.process import Failed
 from harness.report import Result, Row
 from harness.upstream import Upstream
@@ -111,7 +111,7 @@ def main() -> int:
 
 
 def costs(bench: Bench, chosen: Sequence[str]) -> Result:
-    """Measure a worker with each feature beside one whose route has a URL, run by run in turns."""
+    """Measure a worker with each feature and one whose route has a URL, at the same time on the same core."""
     result = Result("cost", "Cost of a feature")
     with ExitStack() as stack:
         more = [stack.enter_context(Upstream(bench.place("upstream"), bench.load_cores)) for _ in range(2)]
@@ -119,10 +119,11 @@ def costs(bench: Bench, chosen: Sequence[str]) -> Result:
         plain = worker(bench, stack, "a URL", {"routes": [{"path": "/api", "upstream": urls[0]}]})
         for name in among(FEATURES, chosen):
             with ExitStack() as own:
-                runs = in_turns(bench, [plain, worker(bench, own, name, document(urls, FEATURES[name]))])
-            result.rows.append(compared(name, runs[name], runs[plain.name]))
-            result.runs[name] = runs[name]
-            result.numbers[name] = {plain.name: [one.shown() for one in runs[plain.name]]}
+                pair = [worker(bench, own, name, document(urls, FEATURES[name])), plain]
+                ours, beside = zip(*(together(bench, pair, bench.seconds) for _ in range(bench.rounds)), strict=True)
+            result.rows.append(compared(name, ours, beside))
+            result.runs[name] = list(ours)
+            result.numbers[name] = {plain.name: [one.shown() for one in beside]}
     return result
 
 
@@ -154,12 +155,11 @@ def worker(bench: Bench, stack: ExitStack, name: str, configuration: Mapping[str
 
 
 def compared(name: str, ours: Sequence[Run], plain: Sequence[Run]) -> Row:
-    """Return the row of a feature: its least cost by that of a URL, for what disturbs a run only adds."""
+    """Return the row of a feature: the median over the rounds of its cost by that of a URL."""
     if any(map(bad, [*ours, *plain])):
         return Row(name, "not measured: bad answers", None, TARGET, lower=True)
-    least = min(map(cost, ours)), min(map(cost, plain))
-    value = least[0] / least[1]
-    return Row(name, f"{value:.3f} ({least[0]:.1f} us; a URL {least[1]:.1f} us)", value, TARGET, lower=True)
+    value = ratio(ours, plain, cost)
+    return Row(name, f"{value:.3f} ({median(ours, cost):.1f} us; a URL {median(plain, cost):.1f} us)", value, TARGET, lower=True)
 
 
 # ---- how well it balances

@@ -6,6 +6,7 @@ import json
 import statistics
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,22 +67,41 @@ def run(bench: Bench, gateway: Gateway, seconds: int, connections: int | None = 
 
     :raises Failed: wrk did not work, or not one request was answered.
     """
-    url = f"http://127.0.0.1:{gateway.port}{gateway.path}"
-    command = ["wrk", "-t1", f"-c{connections or bench.connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", str(_SCRIPT)]
-    for name, value in gateway.headers.items():
-        command += ["-H", f"{name}: {value}"]
-    log = bench.place("wrk") / "wrk.log"
-    before = gateway.usage().cpu
-    with Child([*command, url], log, bench.load_cores) as wrk:
-        try:
-            wrk.wait(seconds + 30)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"wrk did not end: {wrk.tail()}") from None
-    cpu = gateway.usage().cpu - before
+    return together(bench, [gateway], seconds, connections)[0]
+
+
+def together(bench: Bench, gateways: Sequence[Gateway], seconds: int, connections: int | None = None) -> list[Run]:
+    """Let one wrk for each ask the gateways at the same time: whatever the machine does meanwhile, it does to all of them.
+
+    :raises Failed: as :func:`run`.
+    """
+    logs = [bench.place("wrk") / "wrk.log" for _ in gateways]
+    before = [gateway.usage().cpu for gateway in gateways]
+    with ExitStack() as stack:
+        asking = [
+            stack.enter_context(Child(_command(gateway, seconds, connections or bench.connections), log, bench.load_cores))
+            for gateway, log in zip(gateways, logs, strict=True)
+        ]
+        for wrk in asking:
+            try:
+                wrk.wait(seconds + 30)
+            except subprocess.TimeoutExpired:
+                raise Failed(f"wrk did not end: {wrk.tail()}") from None
+    used = [gateway.usage().cpu - was for gateway, was in zip(gateways, before, strict=True)]
+    return [_counted(gateway, log, cpu) for gateway, log, cpu in zip(gateways, logs, used, strict=True)]
+
+
+def _command(gateway: Gateway, seconds: int, connections: int) -> list[str]:
+    fields = [part for name, value in gateway.headers.items() for part in ("-H", f"{name}: {value}")]
+    options = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "--latency", "-s", str(_SCRIPT)]
+    return ["wrk", *options, *fields, f"http://127.0.0.1:{gateway.port}{gateway.path}"]
+
+
+def _counted(gateway: Gateway, log: Path, cpu: float) -> Run:
     try:
         counted = json.loads(log.read_text().strip().rpartition("\n")[2])
     except ValueError:
-        raise Failed(f"wrk failed: {wrk.tail()}") from None
+        raise Failed(f"wrk failed: {log.read_text(errors='replace')[-1500:]}") from None
     if not counted["requests"]:
         raise Failed(f"{gateway.name} answered nothing: {gateway.tail()}")
     return Run(**counted, cpu=cpu)
