@@ -196,8 +196,9 @@ def test_a_worker_that_starts_knows_what_the_host_knows_before_its_first_request
     for _ in range(3):
         shared.round(5.6)
     started = Worker(shared, service.url, HEALTH)
-    assert started.checks.look() == []
+    started.checks.meet()
     assert not started.live.targets[0].up
+    assert started.checks.look() == []
 
 
 @pytest.mark.parametrize(("age", "believed"), [(0.0, True), (7.0, True), (9.0, False), (-3600.0, False)])
