@@ -17,7 +17,15 @@ import redis
 from gwproxy.store.connection import connect
 
 #: Files that take a minute and more. Begun last, one of them would keep one process busy when the others have nothing left to do.
-LONG = ("test_leaks.py", "test_soak.py", "test_run.py", "test_requests.py", "test_redis_faults.py", "test_guarantees.py")
+LONG = (
+    "test_leaks.py",
+    "test_compiled.py",
+    "test_soak.py",
+    "test_run.py",
+    "test_requests.py",
+    "test_redis_faults.py",
+    "test_guarantees.py",
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
