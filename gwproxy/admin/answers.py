@@ -29,13 +29,15 @@ ALWAYS = (
 class Answer:
     """What an endpoint gives back.
 
-    :ivar value: what JSON holds; None with 204.
+    :ivar value: what JSON holds, or bytes as they are; None with 204.
     :ivar fields: header fields beside the usual ones.
+    :ivar media: what it is.
     """
 
     value: Any
     status: int = 200
     fields: Fields = ()
+    media: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,7 +178,7 @@ def _send(start_response: StartResponse, answer: Answer, *, head_only: bool) -> 
     body = b"" if answer.status == 204 else answer.value if isinstance(answer.value, bytes) else encode(answer.value)
     fields = [*ALWAYS, *answer.fields]
     if answer.status != 204:
-        fields += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        fields += [("Content-Type", answer.media), ("Content-Length", str(len(body)))]
     start_response(status_line(answer.status), fields)
     return [b"" if head_only else body]
 

@@ -54,6 +54,7 @@ class Endpoint:
     :ivar of: which kind of thing it is about, ``routes``; None: it is about no kind.
     :ivar document: whether the body is a configuration, whose bytes the function reads itself: to tell places in it.
     :ivar headers: header fields that it looks at, as OpenAPI describes parameters.
+    :ivar text: the type of an answer that is text, and no JSON; empty: it is JSON.
     :ivar events: whether ``Accept: text/event-stream`` is answered with server-sent events.
     """
 
@@ -70,6 +71,7 @@ class Endpoint:
     of: str | None = None
     document: bool = False
     headers: tuple[dict[str, Any], ...] = ()
+    text: str = ""
     events: bool = False
 
     @property

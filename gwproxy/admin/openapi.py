@@ -90,7 +90,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "operationId": endpoint.name,
         "summary": endpoint.summary,
         "description": f"{endpoint.description} Needs the role `{endpoint.role}`.".strip(),
-        "tags": [endpoint.path.split("/")[2]],
+        "tags": [endpoint.path.removeprefix("/v1").split("/")[1]],
         "parameters": [*_in_path(endpoint), *_in_query(endpoint), *endpoint.headers],
         "responses": _responses(endpoint, schemas),
     }
@@ -119,7 +119,9 @@ def _in_query(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     done: dict[str, Any] = {"description": HTTPStatus(endpoint.status).phrase}
-    if endpoint.answer is not None:
+    if endpoint.text:
+        done["content"] = {endpoint.text: {"schema": {"type": "string"}}}
+    elif endpoint.answer is not None:
         done["content"] = _json(schemas.of(endpoint.answer, "serialization"))
     if endpoint.events:
         done["content"]["text/event-stream"] = {"schema": {"type": "string"}}

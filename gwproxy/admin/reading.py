@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from gwproxy.admin import metrics
 from gwproxy.admin.answers import Answer, Refused
 from gwproxy.admin.asked import Configuration, Count
 from gwproxy.admin.endpoints import Call, Table
@@ -62,6 +63,16 @@ def read_revision(call: Call) -> Answer:
     if found is None:
         raise Refused(404, f"there is no revision {number} in the history")
     return Answer({**change_of(found), "configuration": readable(found.configuration, call)}, fields=(("ETag", f'"{number}"'),))
+
+
+@TABLE.add("GET", "/metrics", role="viewer", answer=str, text=metrics.MEDIA)
+def read_metrics(call: Call) -> Answer:
+    """Return the metrics of all workers, in the text format of Prometheus.
+
+    They are what heartbeats tell, two seconds old at most; a label `worker` tells workers apart.
+    """
+    store = call.plane.store
+    return Answer(metrics.exposition(store.workers(), store.read().revision), media=metrics.MEDIA)
 
 
 @TABLE.add("GET", "/v1/workers", role="viewer", answer=Fleet)
