@@ -78,6 +78,13 @@ class App:
         self.agent = Agent(settings, self.gateway, self.identity)
         self.agent.start()
 
+    def stand_alone(self) -> None:
+        """Answer requests by what is assigned to ``gateway.snapshot``, instead of :meth:`start`.
+
+        Nothing is read from the environment, followed, reported or watched: for tests in one process.
+        """
+        self._started = True
+
     def drain(self) -> None:
         """Say that this worker is about to stop: not ready any more, still serving."""
         self._draining = True

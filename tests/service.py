@@ -12,10 +12,7 @@ from typing import Any
 from werkzeug.test import Client
 
 from gwproxy import Plugin
-from gwproxy.app import App
-from gwproxy.controlplane.build import Builder
-from gwproxy.controlplane.parse import Environment, parse
-from gwproxy.registry import Registry
+from gwproxy.testing import InProcessGateway
 
 
 class Service:
@@ -86,17 +83,8 @@ class Gate:
     """The whole data plane in this process: an app with a snapshot, and a WSGI client."""
 
     def __init__(self, *plugins: Plugin) -> None:
-        self.registry = Registry.of(*plugins)
-        self.app = App()
-        self.app._started = True
+        gateway = InProcessGateway(*plugins)
+        self.registry = gateway.registry
+        self.app = gateway.app
         self.client = Client(self.app)
-        self._builder = Builder(self.registry, self.app.upstreams)
-        self._revision = 0
-
-    def serve(self, document: object, *, lenient: bool = False) -> None:
-        """Parse, build and swap."""
-        data = json.dumps(document).encode()
-        environment = Environment({}, lambda name: True)
-        parsed = parse(data, file="test.json", plugins=self.registry, environment=environment, lenient=lenient)
-        self._revision += 1
-        self.app.gateway.snapshot = self._builder.build(parsed, revision=self._revision, digest=str(self._revision))
+        self.serve = gateway.serve

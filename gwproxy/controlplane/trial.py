@@ -25,6 +25,7 @@ from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
 from gwproxy.dataplane.split import Chosen
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import CommandFailed, HttpError
+from gwproxy.http.bodies import Readable
 from gwproxy.http.forwarding import entries_of
 from gwproxy.messages import Request
 from gwproxy.registry import Registry
@@ -231,10 +232,11 @@ class Rehearsal:
         )
 
 
-def environ_of(method: str, url: str, headers: Headers) -> dict[str, Any]:
-    """Return the WSGI environ of a request without a body, as the gateway's own worker makes it.
+def environ_of(method: str, url: str, headers: Headers, body: Readable | None = None) -> dict[str, Any]:
+    """Return the WSGI environ of a request, as the gateway's own worker makes it.
 
     :param url: an http URL becomes the origin form and a Host field, as clients send it.
+    :param body: what follows; ``headers`` say how long it is, or that it is chunked. None: nothing does.
     """
     fields, target, scheme = list(headers), url, "http"
     host = "localhost"
@@ -258,8 +260,14 @@ def environ_of(method: str, url: str, headers: Headers) -> dict[str, Any]:
         "SERVER_PROTOCOL": "HTTP/1.1",
         "REMOTE_ADDR": "127.0.0.1",
         "wsgi.url_scheme": scheme,
-        "wsgi.input": io.BytesIO(),
+        "wsgi.input": io.BytesIO() if body is None else body,
         "gwproxy.fields": entries,
-        "HTTP_X_REQUEST_ID": next((value for name, value in fields if name.lower() == "x-request-id"), None),
+        "CONTENT_LENGTH": _first(fields, "content-length") if body is not None else None,
+        "HTTP_TRANSFER_ENCODING": _first(fields, "transfer-encoding") if body is not None else None,
+        "HTTP_X_REQUEST_ID": _first(fields, "x-request-id"),
         "gwproxy.hijack": None,  # never called: nothing is sent
     }
+
+
+def _first(fields: Headers, wanted: str) -> str | None:
+    return next((value for name, value in fields if name.lower() == wanted), None)

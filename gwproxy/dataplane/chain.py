@@ -260,7 +260,7 @@ def _failed(step: Step, ctx: Context, error: BaseException) -> None:
 
 def _run_shadow(step: Step, ctx: Context) -> None:
     twin = ctx.shadow()
-    before = _visible(twin)
+    before = visible(twin)
     twin._greenlet = ctx._greenlet
     enforcing = Step(step.call, step.config, plugin=step.plugin, phase=step.phase, budget=step.budget)
     ctx._step = twin
@@ -273,15 +273,15 @@ def _run_shadow(step: Step, ctx: Context) -> None:
     else:
         if twin._authenticated:
             _record(ctx, step, "authenticate", "")
-        changed = [name for name, value in _visible(twin).items() if value != before[name]]
+        changed = [name for name, value in visible(twin).items() if value != before[name]]
         if changed:
             _record(ctx, step, "change", ", ".join(changed))
     finally:
         ctx._step = None
 
 
-def _visible(ctx: Context) -> dict[str, Any]:
-    """What a plugin may change, in a form that can be compared."""
+def visible(ctx: Context) -> dict[str, Any]:
+    """Return what a plugin may change, by name, in a form that can be compared."""
     return {
         "request.headers": ctx.request.headers.items(),
         "request.target": (ctx.request.method, ctx.request.path, ctx.request.query_string),

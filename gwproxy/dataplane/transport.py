@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import requests
@@ -153,13 +154,13 @@ class GatewayAdapter(BaseAdapter):
     def _pool(self, origin: Origin) -> Pool:
         pool = self._pools.get(origin.name)
         if pool is None:
-
-            def dial(until: float) -> socket.socket:
-                return connect(origin, self._context_for(origin), until)
-
-            made = Pool(dial, self._idle_timeout, keepalive=self._keepalive and not self._closed)
+            made = Pool(partial(self._dial, origin), self._idle_timeout, keepalive=self._keepalive and not self._closed)
             pool = self._pools.setdefault(origin.name, made)
         return pool
+
+    def _dial(self, origin: Origin, until: float) -> socket.socket:
+        """Make a connection; the one place to replace where nothing is to be opened."""
+        return connect(origin, self._context_for(origin), until)
 
     def _context_for(self, origin: Origin) -> ssl.SSLContext | None:
         if origin.scheme == "http":

@@ -17,7 +17,7 @@ import pytest
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parent.parent.parent
-NEEDED = ("gwproxy", "tests", "setup.py", "setup.cfg", "README.md", "LICENSE", "gunicorn.conf.py")
+NEEDED = ("gwproxy", "_gwproxy_pytest.py", "tests", "setup.py", "setup.cfg", "README.md", "LICENSE", "gunicorn.conf.py")
 
 
 def build(folder: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,89 @@
+"""The time that a test decides: of the store, and of the modules of the plugins under test."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import time
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+
+class Clock:
+    """Stands still until it is told to go on; begins at the real time.
+
+    It is what the store of the test goes by, and what modules of plugins see as ``time.time``, ``time.monotonic``, their ``_ns`` forms and
+    ``datetime.now``, under whatever name they have imported them. The gateway itself, libraries and sleeping go by the real time.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.time_ns(), time.monotonic_ns()
+        self._passed = 0
+        self._seen: list[tuple[ModuleType, str, object]] = []
+        self._replacements = self._make_replacements()
+
+    def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass, 0 or more."""
+        if seconds < 0:
+            raise ValueError("time does not go back")
+        self._passed += round(seconds * 1e9)
+
+    def time(self) -> float:
+        """Return the seconds since 1970."""
+        return self.time_ns() / 1e9
+
+    def time_ns(self) -> int:
+        """Return the nanoseconds since 1970."""
+        return self._began[0] + self._passed
+
+    def monotonic(self) -> float:
+        """Return the seconds since some moment."""
+        return self.monotonic_ns() / 1e9
+
+    def monotonic_ns(self) -> int:
+        """Return the nanoseconds since some moment."""
+        return self._began[1] + self._passed
+
+    def show(self, package: str) -> None:
+        """Let the modules of ``package`` that are imported see this clock, until :meth:`hide`."""
+        for name, module in list(sys.modules.items()):
+            if (name == package or name.startswith(f"{package}.")) and isinstance(module, ModuleType):
+                for attribute, value in list(vars(module).items()):
+                    replacement = self._replacement(value)
+                    if replacement is not None:
+                        self._seen.append((module, attribute, value))
+                        setattr(module, attribute, replacement)
+
+    def hide(self) -> None:
+        """Let everybody see the real time again."""
+        while self._seen:
+            module, attribute, value = self._seen.pop()
+            setattr(module, attribute, value)
+
+    def _replacement(self, value: object) -> object:
+        return next((mine for real, mine in self._replacements if real is value), None)
+
+    def _make_replacements(self) -> list[tuple[object, object]]:
+        functions: list[Callable[[], Any]] = [self.time, self.time_ns, self.monotonic, self.monotonic_ns]
+        pairs: list[tuple[object, object]] = [(getattr(time, function.__name__), function) for function in functions]
+        shifted = _shifted(self)
+        namespace = {**vars(time), **{function.__name__: function for function in functions}}
+        dates = SimpleNamespace(**{**vars(datetime), "datetime": shifted})
+        return [*pairs, (time, SimpleNamespace(**namespace)), (datetime.datetime, shifted), (datetime, dates)]
+
+
+class _Kind(type(datetime.datetime)):  # type: ignore[misc]  # plain ``type``, but that is typeshed's to say
+    """Makes the stand-in of ``datetime.datetime`` the same to ``isinstance``."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, datetime.datetime)
+
+
+def _shifted(clock: Clock) -> type[datetime.datetime]:
+    class Datetime(datetime.datetime, metaclass=_Kind):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
+            return datetime.datetime.fromtimestamp(clock.time(), tz)
+
+    return Datetime
