@@ -10,6 +10,7 @@ from typing import Any
 import click
 from pydantic.fields import FieldInfo
 
+from gwproxy.cli import plugins_check
 from gwproxy.cli.failures import did_you_mean
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
 from gwproxy.controlplane.catalogue import described, description, listed
@@ -25,10 +26,11 @@ Examples:
   gwproxy plugins list
   gwproxy plugins info rate_limit
   gwproxy plugins new tenant
+  gwproxy plugins check gwproxy-tenant
 """
 )
 def command() -> None:
-    """List, describe and create plugins.
+    """List, describe, create and check plugins.
 
     A plugin is a pip package with an entry point in the group 'gwproxy'; installing it is all there is to do.
     """
@@ -89,7 +91,7 @@ Examples:
 @click.argument("name")
 @click.option("--directory", type=click.Path(path_type=Path), help="The folder to make. Default: gwproxy-NAME, here.")
 def new(name: str, directory: Path | None) -> int:
-    """Write the package of a new plugin NAME: typed configuration, one hook, tests.
+    """Write the package of a new plugin NAME: typed configuration, one hook, tests, a README, packaging.
 
     It can be installed and tested at once. A folder that is not empty is left alone.
     """
@@ -105,8 +107,11 @@ def new(name: str, directory: Path | None) -> int:
     folder = directory if directory is not None else Path(names_of(name)["package"])
     for file in write_package(name, folder):
         click.echo(str(file))
-    click.echo(f"\nNext:\n  cd {shlex.quote(str(folder))}\n  pip install -e '.[test]' && pytest\n  gwproxy plugins info {name}")
+    click.echo(f"\nNext:\n  cd {shlex.quote(str(folder))}\n  pip install -e '.[test]' && pytest\n  gwproxy plugins check .")
     return 0
+
+
+command.add_command(plugins_check.command, "check")
 
 
 def _cell(row: dict[str, Any], column: str) -> object:

@@ -76,7 +76,7 @@ def _check_path(template: str) -> str:
     return template
 
 
-HeaderName = Annotated[str, AfterValidator(_check_name)]
+HeaderName = Annotated[str, Field(max_length=256), AfterValidator(_check_name)]
 HeaderValue = Annotated[str, Field(max_length=8190), AfterValidator(_check_value)]
 
 

@@ -4,6 +4,7 @@ With pytest, the fixture ``gateway`` is an :class:`InProcessGateway`; it comes w
 imported before a test asks for it. ``pip install 'gwproxy[testing]'`` installs pytest as well.
 """
 
+from gwproxy.errors import ConfigurationRefused
 from gwproxy.testing.answer import Answer
 from gwproxy.testing.clock import Clock
 from gwproxy.testing.gateway import UPSTREAM, InProcessGateway
@@ -15,6 +16,7 @@ __all__ = [
     "UPSTREAM",
     "Answer",
     "Clock",
+    "ConfigurationRefused",
     "FakeUpstream",
     "InProcessGateway",
     "MemoryStore",

@@ -149,7 +149,7 @@ class InProcessGateway:
             plugin = registered.plugin
             if plugin.name not in self._greeted:
                 self._greeted.add(plugin.name)
-                self.clock.show(_package(plugin))
+                self.clock.show(package_of(plugin))
                 _notify(Registry.of(plugin), "worker_started", gateway=self.worker)
 
     @cached_property
@@ -278,7 +278,7 @@ def _names_in(document: Any) -> Iterator[str]:
                 yield name
 
 
-def _package(plugin: Plugin) -> str:
+def package_of(plugin: Plugin) -> str:
     """Return the package whose modules are a plugin's own."""
     module = type(plugin).__module__
     return "gwproxy.plugins" if module.startswith("gwproxy.") else module.partition(".")[0]

@@ -12,7 +12,7 @@ from gwproxy.errors import CommandFailed
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 _LONGEST = 50
 # Names that the module imports: a class of the same name would hide them.
-_TAKEN = {"Annotated", "Context", "Field", "Headers", "Plugin", "Request", "ValidationError"}
+_TAKEN = {"Annotated", "ConfigurationRefused", "Context", "Field", "InProcessGateway", "Plugin"}
 
 
 def check_name(name: str) -> None:
