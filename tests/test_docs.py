@@ -6,12 +6,14 @@ import configparser
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gwproxy import Plugin
 from gwproxy.controlplane.parse import Environment, parse
 from gwproxy.registry import Registry
+from gwproxy.testing import InProcessGateway
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
@@ -28,11 +30,16 @@ def blocks(language: str) -> list[object]:
     return found
 
 
+def run(text: str, page: Path) -> dict[str, Any]:
+    """Run an example; return what it defines."""
+    scope: dict[str, Any] = {"__name__": "example"}
+    exec(compile(text, f"{page}, an example", "exec", dont_inherit=True), scope)  # no file: pydantic would look for docstrings there
+    return scope
+
+
 def plugins_in(text: str, page: Path) -> list[Plugin]:
     """Run an example and return an instance of each plugin class it defines."""
-    scope: dict[str, object] = {"__name__": "example"}
-    exec(compile(text, str(page), "exec", dont_inherit=True), scope)
-    return [value() for value in scope.values() if isinstance(value, type) and issubclass(value, Plugin) and value is not Plugin]
+    return [value() for value in run(text, page).values() if isinstance(value, type) and issubclass(value, Plugin) and value is not Plugin]
 
 
 def plugins_of(page: Path) -> list[Plugin]:
@@ -52,6 +59,13 @@ def test_python_examples_run_and_their_plugins_fit(page: Path, text: str) -> Non
     for plugin in plugins:
         assert registry.find(plugin.name) is plugin
         assert plugin.config_model.model_json_schema()["type"] == "object"
+
+
+@pytest.mark.parametrize(("page", "text"), [block for block in blocks("python") if "def test_" in block.values[1]])  # type: ignore[attr-defined]
+def test_tests_in_examples_pass(page: Path, text: str) -> None:
+    for test in [value for name, value in run(text, page).items() if name.startswith("test_")]:
+        with InProcessGateway() as own:
+            test(own)
 
 
 @pytest.mark.parametrize(("page", "text"), [*blocks("yaml"), *blocks("json")])

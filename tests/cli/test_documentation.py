@@ -17,7 +17,7 @@ from gwproxy.cli import gwproxy as group
 PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
 SECTIONS = {match[1]: match[2] for match in re.finditer(r"^## (gwproxy [^\n]*)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)}
 #: Their output depends on nothing but the sample configuration.
-REPEATABLE = ("gwproxy check", "gwproxy diff", "gwproxy explain", "gwproxy replay", "gwproxy plugins new")
+REPEATABLE = ("gwproxy check", "gwproxy diff", "gwproxy explain", "gwproxy replay", "gwproxy plugins new", "gwproxy plugins check")
 
 
 def leaves() -> dict[str, click.Command]:

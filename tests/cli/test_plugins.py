@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -120,27 +121,36 @@ def test_the_class_speaks_where_the_module_does_not(install) -> None:
 # ---- plugins new
 
 
-@pytest.mark.parametrize("name", ["plugin", "two_words"])
-def test_a_new_package_passes_its_own_tests_and_is_found(cli, tmp_path: Path, name: str) -> None:
-    folder, site = tmp_path / "new", tmp_path / "installed"
-    made = cli("plugins", "new", name, "--directory", folder)
-    assert (made.status, made.err) == (0, "")
-    assert made.out.splitlines()[:5] == [
-        str(folder / file) for file in ("README.md", "setup.cfg", "pyproject.toml", f"gwproxy_{name}.py", f"tests/test_{name}.py")
-    ]
-    assert f"cd {folder}\n" in made.out
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", site, folder]
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The python of an environment in which gwproxy with its extra is installed, and nothing else of ours."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    (site,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    ours = sysconfig.get_path("purelib")
+    (site / "ours.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    return tmp_path / "env" / "bin" / "python"
+
+
+def test_new_packages_pass_their_own_tests_as_they_are_and_are_found(cli, tmp_path: Path, fresh: Path) -> None:
+    names = ("plugin", "two_words")
+    for name in names:
+        folder = tmp_path / name
+        made = cli("plugins", "new", name, "--directory", folder)
+        assert (made.status, made.err) == (0, "")
+        files = ("README.md", "setup.cfg", "pyproject.toml", f"gwproxy_{name}.py", f"tests/test_{name}.py")
+        assert made.out.splitlines()[:5] == [str(folder / file) for file in files]
+        assert f"cd {folder}\n  pip install -e '.[test]' && pytest\n" in made.out
+    pip = [fresh, "-m", "pip", "install", "--quiet", "--no-index", "--no-build-isolation", *(f"{tmp_path / name}[test]" for name in names)]
     subprocess.run(pip, check=True)
-    environ = {**os.environ, "PYTHONPATH": str(site)}
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], cwd=folder, env=environ, capture_output=True, text=True
-    )
+    pytest_ = [fresh, "-m", "pytest", "-p", "no:cacheprovider", *(tmp_path / name / "tests" for name in names)]
+    tests = subprocess.run(pytest_, cwd=tmp_path, capture_output=True, text=True)
     assert tests.returncode == 0, tests.stdout
-    assert "8 passed" in tests.stdout
-    info = subprocess.run(
-        [sys.executable, "-m", "gwproxy", "plugins", "info", name], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
-    )
-    assert info.stdout.startswith(f"{name} 0.1.0  {names_of(name)['package']} 0.1.0\nphases: pre_proxy; priority 450\n")
+    assert "16 passed" in tests.stdout
+    listed = subprocess.run([fresh, "-m", "gwproxy", "plugins", "list"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    for name in names:
+        assert [name, "0.1.0", "450", "pre_proxy", names_of(name)["package"], "0.1.0", "loaded"] in [
+            row.split() for row in listed.splitlines()
+        ]
 
 
 def test_a_new_package_follows_the_style_it_sets(tmp_path: Path) -> None:
@@ -149,7 +159,11 @@ def test_a_new_package_follows_the_style_it_sets(tmp_path: Path) -> None:
     pytest.importorskip("ruff")
     write_package("tenant_of_name", folder)
     environ = {**os.environ, "MYPYPATH": str(Path(gwproxy.__file__).parent.parent), "MYPY_CACHE_DIR": str(tmp_path / "cache")}
-    for command in (["ruff", "check", "--isolated"], ["ruff", "format", "--check", "--isolated"], ["mypy", "--strict"]):
+    for command in (
+        ["ruff", "check", "--isolated"],
+        ["ruff", "format", "--check", "--isolated"],
+        ["mypy", "--strict", "--follow-imports=silent"],
+    ):
         done = subprocess.run([sys.executable, "-m", *command, "."], cwd=folder, env=environ, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
 

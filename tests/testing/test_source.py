@@ -42,7 +42,7 @@ def test_what_does_not_import_is_no_class_or_has_another_name_is_a_finding(tmp_p
     assert rules(asked(tmp_path)) == [
         ("gone", "loads", "does not import: ModuleNotFoundError: No module named 'not_there'"),
         ("other", "loads", "its class says name = 'here'; it must be the name of its entry point"),
-        ("none", "loads", "is no class; the kit makes an instance of its own"),
+        ("none", "loads", "is no subclass of gwproxy.Plugin"),
     ]
     assert rules(asked(tmp_path, only="gone"))[0][0] == "gone"
     assert asked(tmp_path, only="x")["error"].endswith("has no plugin 'x', but gone, none, other")

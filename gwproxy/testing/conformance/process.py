@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint
 from typing import Any
 
 from gwproxy.errors import CommandFailed
+from gwproxy.plugin import Plugin
 from gwproxy.testing.conformance import Report, conform
 from gwproxy.testing.conformance.source import points_of
 
@@ -53,10 +54,10 @@ def _try(point: EntryPoint, asked: dict[str, Any]) -> Report:
     except BaseException as error:  # a package may raise anything when it is imported
         report.add("loads", point.value, f"does not import: {type(error).__name__}: {error}")
         return report
-    if not inspect.isclass(plugin):
-        report.add("loads", point.value, "is no class; the kit makes an instance of its own")
-    elif getattr(plugin, "name", None) != point.name:
-        report.add("loads", point.value, f"its class says name = {getattr(plugin, 'name', None)!r}; it must be the name of its entry point")
+    if not (inspect.isclass(plugin) and issubclass(plugin, Plugin)):
+        report.add("loads", point.value, "is no subclass of gwproxy.Plugin")
+    elif plugin.name != point.name:
+        report.add("loads", point.value, f"its class says name = {plugin.name!r}; it must be the name of its entry point")
     else:
         return conform(plugin, asked["config"], budget_us=asked["budget_us"])
     return report
