@@ -73,10 +73,12 @@ def _ask(asked: dict[str, Any]) -> list[dict[str, Any]]:
 
     :raises CommandFailed: there is nothing to try, or the plugin has ended that process.
     """
-    command = [sys.executable, "-P", "-c", PROGRAM, json.dumps(asked)]
+    command = [sys.executable, "-P", "-c", PROGRAM]
     environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}  # a folder that is checked is left as it is
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=PATIENCE, check=False, env=environ)  # noqa: S603 - ourselves
+        # By stdin: a configuration may hold secrets, and everybody can read command lines.
+        told = json.dumps(asked).encode()
+        done = subprocess.run(command, input=told, stdout=subprocess.PIPE, timeout=PATIENCE, check=False, env=environ)  # noqa: S603 - ourselves
         answer: dict[str, Any] = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         raise CommandFailed(f"the plugin was not done after {PATIENCE:.0f} s: a hook of it does not end") from None

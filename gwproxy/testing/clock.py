@@ -11,23 +11,27 @@ from typing import Any
 
 
 class Clock:
-    """Stands still until it is told to go on; begins at the real time.
+    """Goes with the real time, and ahead of it once the test lets time pass.
 
-    It is what the store of the test goes by, and what modules of plugins see as ``time.time``, ``time.monotonic``, their ``_ns`` forms and
-    ``datetime.now``, under whatever name they have imported them. The gateway itself, libraries and sleeping go by the real time.
+    It is what the store of the test goes by. From the first :meth:`advance` on it is also what modules of plugins see as ``time.time``,
+    ``time.monotonic``, their ``_ns`` forms and ``datetime.now``, under whatever name they have imported them. The gateway itself, libraries
+    and sleeping go by the real time.
     """
 
     def __init__(self) -> None:
-        self._began = time.time_ns(), time.monotonic_ns()
+        self._real = time.time_ns, time.monotonic_ns
         self._passed = 0
+        self._packages: list[str] = []
         self._seen: list[tuple[ModuleType, str, object]] = []
         self._replacements = self._make_replacements()
 
     def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass, 0 or more."""
+        """Let ``seconds`` pass, 0 or more; at once."""
         if seconds < 0:
             raise ValueError("time does not go back")
         self._passed += round(seconds * 1e9)
+        while self._packages:
+            self._replace_in(self._packages.pop())
 
     def time(self) -> float:
         """Return the seconds since 1970."""
@@ -35,7 +39,7 @@ class Clock:
 
     def time_ns(self) -> int:
         """Return the nanoseconds since 1970."""
-        return self._began[0] + self._passed
+        return self._real[0]() + self._passed
 
     def monotonic(self) -> float:
         """Return the seconds since some moment."""
@@ -43,10 +47,15 @@ class Clock:
 
     def monotonic_ns(self) -> int:
         """Return the nanoseconds since some moment."""
-        return self._began[1] + self._passed
+        return self._real[1]() + self._passed
 
     def show(self, package: str) -> None:
-        """Let the modules of ``package`` that are imported see this clock, until :meth:`hide`."""
+        """Let the modules of ``package`` see this clock once it is ahead of the real time, until :meth:`hide`."""
+        self._packages.append(package)
+        if self._passed:
+            self.advance(0)
+
+    def _replace_in(self, package: str) -> None:
         for name, module in list(sys.modules.items()):
             if (name == package or name.startswith(f"{package}.")) and isinstance(module, ModuleType):
                 for attribute, value in list(vars(module).items()):
@@ -57,6 +66,7 @@ class Clock:
 
     def hide(self) -> None:
         """Let everybody see the real time again."""
+        self._packages.clear()
         while self._seen:
             module, attribute, value = self._seen.pop()
             setattr(module, attribute, value)

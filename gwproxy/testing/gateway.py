@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -61,6 +63,7 @@ class InProcessGateway:
         self._entries: list[dict[str, Any]] = []
         self._revision = 0
         self._greeted: set[str] = set()
+        self._remove: Callable[[], object] = lambda: None
         for plugin in plugins:
             self.add(plugin)
 
@@ -81,7 +84,7 @@ class InProcessGateway:
             self.clock.hide()
             if "worker" in self.__dict__:
                 self.worker.close()
-                self._folder.cleanup()
+            self._remove()
 
     # ---- what it serves
 
@@ -155,11 +158,9 @@ class InProcessGateway:
     @cached_property
     def worker(self) -> WorkerGateway:
         """What plugins get in ``worker_started``."""
-        return WorkerGateway(self.store, "test-1-0", Path(self._folder.name))
-
-    @cached_property
-    def _folder(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix="gwproxy-")
+        folder = tempfile.mkdtemp(prefix="gwproxy-")
+        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return WorkerGateway(self.store, "test-1-0", Path(folder))
 
     # ---- requests
 

@@ -43,14 +43,16 @@ def test_modules_of_a_plugin_see_the_clock_of_the_test_under_any_name(gateway: I
     gateway.clock.advance(3600)
     second = gateway.get().state
     for name in ("times", "monotonic"):
-        assert [round(late - early, 3) for early, late in zip(first[name], second[name], strict=True)] == [3600] * len(first[name])
-    assert max(second["times"]) - min(second["times"]) < 0.001
+        assert all(3600 <= late - early < 3660 for early, late in zip(first[name], second[name], strict=True))
+    assert max(second["times"]) - min(second["times"]) < 60
     assert time.time() < min(second["times"])  # everybody else has the real one
 
 
 def test_afterwards_they_see_the_real_one(module: ModuleType) -> None:
     with InProcessGateway() as gateway:
         gateway.use(module.Timed)
+        assert module.time is time
+        gateway.clock.advance(1)
         assert module.time is not time
     assert (module.time, module.now, module.monotonic, module.datetime, module.Moment) == (
         time,
@@ -61,9 +63,11 @@ def test_afterwards_they_see_the_real_one(module: ModuleType) -> None:
     )
 
 
-def test_it_stands_still_and_never_goes_back() -> None:
+def test_it_goes_with_the_real_time_and_never_back() -> None:
     clock = Clock()
-    assert clock.time() == clock.time()
+    assert time.time() <= clock.time() <= time.time()
+    clock.advance(5)
+    assert time.monotonic() + 5 <= clock.monotonic() <= time.monotonic() + 5
     with pytest.raises(ValueError, match="does not go back"):
         clock.advance(-1)
 
@@ -74,9 +78,9 @@ def test_counters_and_keys_live_by_it() -> None:
     assert [store.take("a", limit=2, window=60).allowed for _ in range(3)] == [True, True, False]
     assert [store.claim("k", ttl=5), store.claim("k", ttl=5)] == [True, False]
     store.put("v", b"1", ttl=10)
-    clock.advance(9.9)
+    clock.advance(7)
     assert (store.get("v"), store.claim("k", ttl=1)) == (b"1", True)
-    clock.advance(50.2)
+    clock.advance(53.1)
     assert (store.get("v"), store.take("a", limit=2, window=60).remaining) == (None, 1)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -164,3 +166,8 @@ def test_a_finding_is_noted_once() -> None:
     for _ in range(2):
         report.add("cost", "x", "much")
     assert len(report.findings) == 1
+
+
+def test_the_page_has_a_row_for_every_rule() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plugins.md").read_text().partition("## Checking")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == list(RULES)

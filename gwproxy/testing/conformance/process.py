@@ -1,6 +1,6 @@
 """The kit in a process of its own, patched as a worker is: what a plugin prints, patches or breaks stays there.
 
-It is given one argument, a JSON object (``target``, ``only``, ``config``, ``budget_us``), and prints one: ``reports``, or ``error``.
+It reads a JSON object from stdin (``target``, ``only``, ``config``, ``budget_us``), and prints one: ``reports``, or ``error``.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ PROGRAM = "from gevent import monkey; monkey.patch_all(); from gwproxy.testing.c
 
 def main() -> None:
     """Answer what the process is asked."""
+    asked = json.loads(sys.stdin.buffer.read())
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a plugin prints
     sys.stdout = sys.stderr
     logging.disable()  # what is logged of a crash is in the report
-    json.dump(tried(json.loads(sys.argv[1])), answers)
+    json.dump(tried(asked), answers)
     answers.flush()
 
 

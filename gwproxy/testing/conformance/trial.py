@@ -54,9 +54,10 @@ class _Trial:
         self.holding = Holding(self.package)
         self.blocking = False  # a plain request: the rest is tried with fewer
         entry = {"name": plugin.name, "config": config}
-        gateway.serve({"plugins": [entry], "routes": [{"path": "/x", "upstream": UPSTREAM}]})
+        gateway.serve({"plugins": [entry], "routes": [{"path": "/x", "upstream": UPSTREAM, "websocket": True}]})
 
     def run(self, budget_us: float) -> None:
+        self.gateway.clock.advance(0)  # what modules see of it stays the same from here on
         try:
             self.send(PLAIN)  # what is made at the first request, and stays, is no state
             before = kept(self.plugin, self.package)
