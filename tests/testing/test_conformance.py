@@ -133,7 +133,7 @@ def test_a_good_one_passes(make: Callable[..., type[Plugin]]) -> None:
     assert report.as_data() | {"cost_us": 0, "requests": 0} == {
         "plugin": "bad",
         "passed": True,
-        "rules": dict.fromkeys(RULES, True),
+        "rules": [{"rule": rule, "state": "passed", "asks": asks} for rule, (asks, _) in RULES.items()],
         "findings": [],
         "cost_us": 0,
         "requests": 0,
@@ -153,7 +153,9 @@ def test_each_rule_finds_something(
 def test_what_does_not_fit_the_specifications_is_found_by_loading(make: Callable[..., type[Plugin]]) -> None:
     kind: Any = make()
     kind.post_auth = lambda self, ctx, config: None
-    (finding,) = conform(kind).findings
+    report = conform(kind)
+    assert {row["state"] for row in report.as_data()["rules"][1:]} == {"not tried"}
+    (finding,) = report.findings
     assert (finding.rule, finding.found) == ("loads", "post_auth is not marked with @hookimpl")
 
 

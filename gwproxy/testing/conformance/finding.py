@@ -28,6 +28,10 @@ RULES = {
 }
 
 
+#: Those that are looked at without sending a request.
+UNTRIED = ("loads", "described", "bounded", "closed", "secret", "sample")
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """Something that a plugin does and should not.
@@ -67,15 +71,15 @@ class Report:
             self.findings.append(finding)
 
     def as_data(self) -> dict[str, Any]:
-        """Return it as JSON's types; ``rules`` says of each whether it passed."""
-        broken = {finding.rule for finding in self.findings}
+        """Return it as JSON's types; ``rules`` says of each whether it ``passed``, ``failed`` or was ``not tried``."""
         found = [{**asdict(finding), "next": finding.next} for finding in self.findings]
-        rules = {rule: rule not in broken for rule in RULES}
-        return {
-            "plugin": self.plugin,
-            "passed": not broken,
-            "rules": rules,
-            "findings": found,
-            "cost_us": self.cost_us,
-            "requests": self.requests,
-        }
+        rules = [{"rule": rule, "state": self._state(rule), "asks": asks} for rule, (asks, _) in RULES.items()]
+        counted = {"cost_us": self.cost_us, "requests": self.requests}
+        return {"plugin": self.plugin, "passed": not found, "rules": rules, "findings": found, **counted}
+
+    def _state(self, rule: str) -> str:
+        broken = {finding.rule for finding in self.findings}
+        if rule in broken:
+            return "failed"
+        tried = "loads" not in broken and (rule in UNTRIED or self.requests > 0)
+        return "passed" if tried else "not tried"

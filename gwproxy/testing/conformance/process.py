@@ -1,6 +1,7 @@
 """The kit in a process of its own, patched as a worker is: what a plugin prints, patches or breaks stays there.
 
-It reads a JSON object from stdin (``target``, ``only``, ``config``, ``budget_us``), and prints one: ``reports``, or ``error``.
+It reads a JSON object from stdin (``target``; ``only``, ``config`` and ``budget_us``, which may be null), and prints one:
+``reports``, or ``error``.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from gwproxy.errors import CommandFailed
 from gwproxy.plugin import Plugin
 from gwproxy.testing.conformance import Report, conform
 from gwproxy.testing.conformance.source import points_of
-
-#: What the process runs: patched before anything else is imported.
-PROGRAM = "from gevent import monkey; monkey.patch_all(); from gwproxy.testing.conformance.process import main; main()"
+from gwproxy.testing.conformance.trial import BUDGET_US
 
 
 def main() -> None:
@@ -60,5 +59,5 @@ def _try(point: EntryPoint, asked: dict[str, Any]) -> Report:
     elif plugin.name != point.name:
         report.add("loads", point.value, f"its class says name = {plugin.name!r}; it must be the name of its entry point")
     else:
-        return conform(plugin, asked["config"], budget_us=asked["budget_us"])
+        return conform(plugin, asked["config"], budget_us=asked["budget_us"] or BUDGET_US)
     return report
