@@ -100,7 +100,7 @@ BAD = [
     ),
     ("bad_input", "", "ctx.request.headers['Accept']", "", "pre_proxy", "no header: KeyError"),
     ("bad_input", "", "int(ctx.request.headers.get('X-Count', '0'))", "", "pre_proxy", "X-Count: '': ValueError"),
-    ("bad_input", "", "json.loads(ctx.request.get_data() or b'{}')", "", "pre_proxy", "body: broken JSON: JSONDecodeError"),
+    ("bad_input", "", "json.loads(ctx.request.get_data() or b'{}')", "", "pre_proxy", "body: not UTF-8: JSONDecodeError"),
     ("bad_input", "", "", "ctx.response.get_data().decode()", "post_proxy", "body: not UTF-8: UnicodeDecodeError"),
     ("cost", "", "sum(range(60_000))", "", "bad", "the budget is 500 us"),
 ]

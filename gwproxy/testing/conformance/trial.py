@@ -52,6 +52,7 @@ class _Trial:
         self.package = package_of(plugin)
         self.headers = headers_of(self.package, plugin.config_model.model_validate(config))
         self.holding = Holding(self.package)
+        self.raised: set[tuple[str, type[BaseException]]] = set()
         self.blocking = False  # a plain request: the rest is tried with fewer
         entry = {"name": plugin.name, "config": config}
         gateway.serve({"plugins": [entry], "routes": [{"path": "/x", "upstream": UPSTREAM, "websocket": True}]})
@@ -101,8 +102,13 @@ class _Trial:
         self.holding.clear()
         answer = self.send(one)
         for traced in answer.trace:
-            if traced.error is not None and not isinstance(traced.error, (HttpError, StoreUnavailable)):
-                self.report.add("bad_input", f"{traced.phase}{_line(traced.error, self.package)}", f"{one.name}: {traced.detail[:200]}")
+            error = traced.error
+            if error is None or isinstance(error, (HttpError, StoreUnavailable)):
+                continue
+            where = f"{traced.phase}{_line(error, self.package)}"
+            if (where, type(error)) not in self.raised:  # one input that shows it is enough
+                self.raised.add((where, type(error)))
+                self.report.add("bad_input", where, f"{one.name}: {traced.detail[:200]}")
         if not self.blocking and max(self.holding.longest.values(), default=0.0) > self.hold:
             self.look_at_blocking(one)
 
