@@ -16,7 +16,7 @@ _STATES = {"01": "ESTABLISHED", "06": "TIME_WAIT", "08": "CLOSE_WAIT", "0A": "LI
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 #: Keys that have no lifetime by design; every other must have one.
-LASTING = ("routes", "revision", "history", "access_log")
+LASTING = ("routes", "revision", "history", "access_log", "audit", "tokens")
 
 
 class Socket(NamedTuple):

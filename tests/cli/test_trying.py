@@ -14,7 +14,7 @@ from gwproxy.errors import StoreUnavailable
 from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore
 from tests.cli.conftest import Result
-from tests.conftest import Server
+from tests.conftest import Server, until
 
 Cli = Callable[..., Result]
 
@@ -139,6 +139,7 @@ def test_without_workers_there_is_no_canary(cli: Cli, client: redis.Redis, live:
 def test_a_canary_that_is_there_already_is_not_taken_back(cli: Cli, client: redis.Redis, workers: Workers) -> None:
     assert cli("apply", "next.json", "--canary", "5%").status == 0
     workers.answers["2"] = {}
+    until(lambda: client.hget("gw:worker:w2", "candidate") == b"{}")
     late = cli("apply", "next.json", "--canary", "25%", "--timeout", "0.3")
     reason = "after 0.3 s gw-1/2 has not built it; the canary goes on, 'gwproxy canary abort' ends it"
     assert (late.status, late.err.splitlines()[-1]) == (1, f"gwproxy: error: {reason}")

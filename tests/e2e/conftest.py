@@ -113,9 +113,14 @@ class GatewayProcess:
     def ready(self) -> GatewayProcess:
         until(lambda: self.process.child.poll() is not None or self.get("/.well-known/gwproxy/ready").status_code == 200, "a ready worker")
         assert self.process.child.poll() is None, self.process.output()
+        until(lambda: len(self.worker_pids()) == self.workers, "all workers")  # the first is ready before the last is forked
         chosen = {name for name in SLOWER if {**os.environ, **self.env}.get(name) in ("python", "requests")}
         assert {name for name, said in SLOWER.items() if said in self.output()} == chosen  # else a run with the others proves nothing
         return self
+
+    def worker_pids(self) -> list[int]:
+        master = self.process.child.pid
+        return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
     def get(self, path: str, **kwargs: object) -> requests.Response:
         return self.request("GET", path, **kwargs)

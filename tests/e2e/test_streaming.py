@@ -81,8 +81,7 @@ def client(gateway: GatewayProcess) -> Iterator[RawClient]:
 
 def memory(gateway: GatewayProcess, field: str) -> list[float]:
     """``VmRSS`` (now) or ``VmHWM`` (at most, ever) of every worker, in MiB."""
-    master = gateway.process.child.pid
-    workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+    workers = gateway.worker_pids()
     assert len(workers) == gateway.workers
     statuses = (Path(f"/proc/{pid}/status").read_text() for pid in workers)
     return [int(re.findall(rf"{field}:\s+(\d+) kB", status)[0]) / 1024 for status in statuses]

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httptools
 import pytest
@@ -134,10 +133,6 @@ class Fuzzed:
     saying: SayingUpstream
     checked: set[int] = field(default_factory=set)
 
-    def workers(self) -> list[str]:
-        master = self.gateway.process.child.pid
-        return Path(f"/proc/{master}/task/{master}/children").read_text().split()
-
     def send(self, pieces: list[bytes]) -> list[Message]:
         """Send ``pieces`` one by one, and nothing more; return every final answer."""
         with socket.create_connection(("127.0.0.1", self.gateway.port), 20) as sock:
@@ -245,9 +240,9 @@ def fuzzed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     env = {"GWPROXY_CONFIG": str(folder / "routes.json"), "GWPROXY_LOG_LEVEL": "debug", **ENVIRONMENTS[request.param]}
     gateway = GatewayProcess(folder, env, workers=2).ready()
     fuzzed = Fuzzed(gateway, upstream, saying)
-    workers = fuzzed.workers()
+    workers = gateway.worker_pids()
     yield fuzzed
-    assert fuzzed.workers() == workers, gateway.output()[-5000:]
+    assert gateway.worker_pids() == workers, gateway.output()[-5000:]
     gateway.process.stop()
     said = [word for word in FAILURES if word in gateway.output()]
     assert not said, gateway.output()[-5000:]
