@@ -30,6 +30,7 @@ class Seen:
         self.number = number
         self._read = reader
         self._body: bytes | None = None
+        self._reading = threading.Lock()  # the service reads what a test has not asked for, maybe at the same time
         lines = head.decode("latin-1").split("\r\n")
         self.method, self.target, _ = lines[0].split(" ")
         self.fields = [(name, value[1:]) for name, _, value in (line.partition(":") for line in lines[1:-2])]
@@ -43,9 +44,10 @@ class Seen:
     @property
     def body(self) -> bytes:
         """The body, decoded if it is chunked; read when first asked for."""
-        if self._body is None:
-            self._body = b"".join(self.pieces())
-        return self._body
+        with self._reading:
+            if self._body is None:
+                self._body = b"".join(self.pieces())
+            return self._body
 
     def consumed(self) -> None:
         """Say that :meth:`pieces` has yielded everything."""

@@ -85,7 +85,7 @@ def test_it_builds_says_so_and_speaks_the_same_http(copy: Path) -> None:
         "tests/e2e/test_streaming.py",
         "tests/e2e/test_plugin_faults.py",
         "-k",
-        "default or (large_download and sized) or (spin_swallowing and not on_finish)",
+        "(test_requests and default) or (large_download and default-sized) or (spin_swallowing and not on_finish)",
     ]
     played = subprocess.run(command, cwd=copy, env=environ, capture_output=True, text=True, check=False)
     assert played.returncode == 0, played.stdout[-4000:]
