@@ -128,7 +128,13 @@ class AdminApp:
         if endpoint is None:
             return Answer(self._description)
         self._allow(request, caller, endpoint)
-        return endpoint.function(self._read(request, caller, endpoint, path))
+        try:
+            call = self._read(request, caller, endpoint, path)
+        except Refused as refused:
+            if request.method != "GET" and endpoint.role != "viewer":  # who may change something has tried to
+                self.plane.record(caller.name, f"{request.method} {request.path[:200]}", "refused", str(refused))
+            raise
+        return endpoint.function(call)
 
     def _find(self, request: Request) -> tuple[Endpoint | None, dict[str, Any]]:
         """Return the endpoint (None: the description of all) and the parameters of the path.

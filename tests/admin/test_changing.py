@@ -284,6 +284,8 @@ def test_every_change_and_refusal_is_recorded_once_with_who(api: Api, operator: 
     operator("PUT", "/v1/routes/new", {"path": 7})
     operator("PUT", "/v1/routes/other", NEW, headers={"If-Match": f'"{live}"'})
     operator("POST", "/v1/rollback", {"revision": live})
+    operator("PUT", "/v1/routes/new", b"no JSON")
+    operator("POST", "/v1/rollback", b"revision=1", headers={"Content-Type": "application/x-www-form-urlencoded"})
     operator("GET", "/v1/tokens")
     api("POST", "/v1/tokens", {"name": "ci", "role": "viewer"})
     api("DELETE", "/v1/tokens/ci")
@@ -293,6 +295,8 @@ def test_every_change_and_refusal_is_recorded_once_with_who(api: Api, operator: 
         ("a-operator", "apply", "refused"),
         ("a-operator", "apply", "refused"),
         ("a-operator", "rollback", "done"),
+        ("a-operator", "PUT /v1/routes/new", "refused"),
+        ("a-operator", "POST /v1/rollback", "refused"),
         ("a-operator", "GET /v1/tokens", "refused"),
         ("admin", "token create", "done"),
         ("admin", "token revoke", "done"),
@@ -300,8 +304,8 @@ def test_every_change_and_refusal_is_recorded_once_with_who(api: Api, operator: 
     ]
     told = api.json("/v1/audit")["entries"]
     assert [entry["outcome"] for entry in told] == [outcome for _, _, outcome in audited(app)]
-    assert "the role admin is needed" in told[4]["detail"]
-    assert "127.0.0.1" in told[7]["detail"]
+    assert "the role admin is needed" in told[6]["detail"]
+    assert "127.0.0.1" in told[9]["detail"]
 
 
 def test_D08_guesses_do_not_push_others_out_of_the_audit_stream(app: AdminApp) -> None:
