@@ -7,21 +7,20 @@ seconds old at most.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from gwproxy.controlplane.overview import Worker, held
+
 MEDIA = CONTENT_TYPE_LATEST
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")  # anybody may write to the store
 _STATES = ("starting", "ready", "refused", "draining")
-
-Worker = Mapping[str, str]
 
 
 def exposition(workers: Sequence[Worker], revision: int) -> bytes:
@@ -65,11 +64,11 @@ def _measured(workers: Sequence[Worker]) -> Iterator[Metric]:
     gauges: dict[str, GaugeMetricFamily] = {}
     counters: dict[str, CounterMetricFamily] = {}
     for worker in workers:
-        for name, value in _held(worker, "gauges", dict).items():
+        for name, value in held(worker, "gauges", {}).items():
             if _NAME.fullmatch(name) and _is_number(value):
                 made = gauges.setdefault(name, GaugeMetricFamily(f"gwproxy_{name}", f"The gauge {name} of a worker.", labels=["worker"]))
                 made.add_metric([worker["id"]], value)
-        for key, value in _held(worker, "counters", dict).items():
+        for key, value in held(worker, "counters", {}).items():
             name, _, label = key.partition(":")
             if _NAME.fullmatch(name) and _is_number(value):
                 told = f"How often a worker has counted {name}, by kind."
@@ -112,19 +111,10 @@ def _rows(workers: Sequence[Worker], name: str) -> Iterator[tuple[Worker, dict[s
     """Yield each object of a field that holds a list of them, once for a worker and what names it."""
     for worker in workers:
         seen = set()
-        for row in _held(worker, name, list):
+        for row in held(worker, name, []):
             if isinstance(row, dict) and (named := (str(row.get("upstream")), str(row.get("url")))) not in seen:
                 seen.add(named)  # while a change is applied, both descriptions of an upstream are there
                 yield worker, row
-
-
-def _held(worker: Worker, name: str, kind: type[Any]) -> Any:
-    """Return a field that holds JSON; what is no such thing counts as empty."""
-    try:
-        value = orjson.loads(worker.get(name, ""))
-    except orjson.JSONDecodeError:
-        value = None
-    return value if isinstance(value, kind) else kind()
 
 
 def _number(value: object) -> float:

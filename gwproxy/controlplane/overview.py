@@ -28,10 +28,10 @@ def overview(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
 def _worker(fields: Worker) -> dict[str, Any]:
     numbers = {name: int(fields[name]) for name in ("pid", "revision", "log_dropped") if fields.get(name, "").isdecimal()}
     texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at")}
-    return {**texts, **numbers, **{name: _held(fields, name, {}) for name in ("plugins", "counters", "gauges")}}
+    return {**texts, **numbers, **{name: held(fields, name, {}) for name in ("plugins", "counters", "gauges")}}
 
 
-def _held(fields: Worker, name: str, default: Any) -> Any:
+def held(fields: Worker, name: str, default: Any) -> Any:
     """Return a field that holds JSON; what is no such thing counts as empty: anybody may write to the store."""
     try:
         value = orjson.loads(fields.get(name, ""))
@@ -44,7 +44,7 @@ def _broken(workers: Sequence[Worker]) -> dict[str, list[str]]:
     """Return the plugins that do not load, each with the hosts where."""
     found: dict[str, set[str]] = {}
     for worker in workers:
-        for name, version in _held(worker, "plugins", {}).items():
+        for name, version in held(worker, "plugins", {}).items():
             if version == "broken":
                 found.setdefault(name, set()).add(worker.get("host", ""))
     return {name: sorted(hosts) for name, hosts in sorted(found.items())}
@@ -54,7 +54,7 @@ def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:
     """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers."""
     found: dict[str, dict[str, Any]] = {}
     for worker in workers:
-        for upstream in _held(worker, "upstreams", []):
+        for upstream in held(worker, "upstreams", []):
             if not isinstance(upstream, dict):
                 continue
             name = str(upstream.get("upstream", ""))
@@ -71,7 +71,7 @@ def _targets(workers: Sequence[Worker]) -> list[dict[str, Any]]:
     """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for worker in workers:
-        for target in _held(worker, "targets", []):
+        for target in held(worker, "targets", []):
             if not isinstance(target, dict):
                 continue
             key = (str(target.get("upstream", "")), str(target.get("url", "")))

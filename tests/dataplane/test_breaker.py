@@ -7,13 +7,7 @@ import pytest
 from gwproxy.dataplane.breaker import CircuitBreaker, Probe
 from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Breaker
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -10,17 +10,11 @@ from gwproxy.dataplane.failures import UpstreamFailed
 from gwproxy.dataplane.retry import Budget, RetryPolicy, pause_asked
 from gwproxy.model import Retries, RetryBudget
 from gwproxy.tally import Tally
+from tests.clock import Clock
 
 RESET = UpstreamFailed("reset", phase="head", sent=True)
 STALE = UpstreamFailed("closed", phase="head", sent=True, reused=True)
 REFUSED = UpstreamFailed("refused", phase="connect")
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

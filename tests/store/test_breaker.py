@@ -7,13 +7,7 @@ import redis
 
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.breaker import Breaker
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def failing(error: Exception):

@@ -8,13 +8,7 @@ import redis
 
 from gwproxy.store.connection import connect
 from gwproxy.store.redial import PAUSE, Redial
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 @pytest.fixture
