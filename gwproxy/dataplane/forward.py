@@ -86,13 +86,14 @@ def _exchange(
     if retries.counts and retries.budget is not None:
         retries.budget.requested()
     target = live.pick(ctx)
-    tried = [target]
+    tried, fresh = [target], False
     while True:
         if live.single is None:
             _aim(choice, target, path)
         try:
-            raw = _send(ctx, live, target, probe, client_gone)
+            raw = _send(ctx, live, target, probe, client_gone, fresh)
         except (UpstreamFailed, UpstreamTimedOut) as failure:
+            fresh = fresh or failure.reused  # where one kept connection had ended, others may have, and attempts are few
             following = _following(ctx, live, tried, failure) if retries.repeats(ctx.request, failure) else None
             if following is None:
                 raise
@@ -154,13 +155,13 @@ def would_send(ctx: Context, live: LiveUpstream) -> Iterator[UpstreamRequest]:
 
 
 def _send(
-    ctx: Context, live: LiveUpstream, target: LiveTarget, probe: Probe | None, client_gone: Callable[[], bool] | None
+    ctx: Context, live: LiveUpstream, target: LiveTarget, probe: Probe | None, client_gone: Callable[[], bool] | None, fresh: bool
 ) -> RawResponse | WholeResponse:
     """One attempt; what becomes of it is told to whoever learns from it."""
     target.active += 1
     began = time.monotonic() if live.places.adaptive is not None else 0.0
     try:
-        raw = live.exchange(_request(ctx, target, client_gone))
+        raw = live.exchange(_request(ctx, target, client_gone, fresh))
     except BaseException as error:
         target.active -= 1
         if isinstance(error, ValueError):  # a line break in a header field, before anything was sent
@@ -187,7 +188,7 @@ def _send(
     return raw
 
 
-def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] | None) -> UpstreamRequest:
+def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] | None, fresh: bool = False) -> UpstreamRequest:
     choice, request = ctx.upstream, ctx.request
     assert choice is not None  # noqa: S101 - a matched route has one
     body: bytes | SizedBody | None
@@ -212,6 +213,7 @@ def _request(ctx: Context, target: LiveTarget, client_gone: Callable[[], bool] |
         deadline=ctx.started + total if total is not None else None,
         client_gone=client_gone,
         upgrade=bool(request.upgrade),
+        fresh=fresh,
     )
 
 

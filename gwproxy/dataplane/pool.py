@@ -85,15 +85,16 @@ class Pool:
         """How many connections wait for an exchange."""
         return len(self._idle)
 
-    def lease(self, until: float) -> Connection:
+    def lease(self, until: float, fresh: bool = False) -> Connection:
         """Return a connection: the idle one used last that still stands, else a new one.
 
         :param until: when to give up, by ``time.monotonic``.
+        :param fresh: whether it has to be a new one.
         :raises UpstreamFailed: as :func:`gwproxy.dataplane.connect.connect`.
         :raises UpstreamTimedOut: as there.
         """
         idle = self._idle
-        while idle:
+        while idle and not fresh:
             try:
                 connection = idle.pop()
             except IndexError:  # another thread's

@@ -119,7 +119,7 @@ class GatewayAdapter(BaseAdapter):
         if request.deadline is not None:
             until = min(until, request.deadline)
         pool = self._pools.get(request.origin.name)
-        connection = (pool if pool is not None else self._pool(request.origin)).lease(until)
+        connection = (pool if pool is not None else self._pool(request.origin)).lease(until, request.fresh)
         try:
             return self._exchange(request, connection, keepalive=self._keepalive)
         except BaseException:  # a killed greenlet, too, must not leave an answer for somebody else

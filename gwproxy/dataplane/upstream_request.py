@@ -56,9 +56,10 @@ class UpstreamRequest:
     :param deadline: when the whole exchange is cut, by ``time.monotonic``. None: ``timeouts.total`` from now on, if set.
     :param client_gone: asked every half second while the upstream is silent, after the request; True ends the exchange.
     :param upgrade: whether the fields ask for one, so that the answer 101 is expected.
+    :param fresh: whether it gets a new connection, and none that has been kept.
     """
 
-    __slots__ = ("block", "body", "client_gone", "deadline", "method", "origin", "target", "timeouts", "upgrade")
+    __slots__ = ("block", "body", "client_gone", "deadline", "fresh", "method", "origin", "target", "timeouts", "upgrade")
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class UpstreamRequest:
         deadline: float | None = None,
         client_gone: Callable[[], bool] | None = None,
         upgrade: bool = False,
+        fresh: bool = False,
     ) -> None:
         self.method = method
         self.origin = origin
@@ -84,6 +86,7 @@ class UpstreamRequest:
         self.deadline = deadline
         self.client_gone = client_gone
         self.upgrade = upgrade
+        self.fresh = fresh
 
     @property
     def url(self) -> str:

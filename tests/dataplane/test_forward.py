@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.dataplane.conftest import Peer, Serve
 from tests.service import Gate, Service
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture
@@ -42,6 +47,23 @@ def test_U05_a_reused_connection_that_died_is_tried_once_more(gate: Gate, servic
     service.statuses = [None]
     assert gate.client.get("/").status_code == 200
     assert len(service.seen) == 3
+
+
+def test_U05_where_many_reused_connections_died_the_second_try_has_a_new_one(gate: Gate, serve: Serve) -> None:
+    both = threading.Barrier(2)  # so that two connections are kept
+
+    def dies(peer: Peer) -> None:
+        peer.request()
+        both.wait(10)
+        peer.say(OK)
+        peer.request()
+
+    upstream = serve(dies, dies, [OK])
+    gate.serve([{"path": "/", "upstream": f"http://127.0.0.1:{upstream.origin.port}"}])
+    with ThreadPoolExecutor(2) as pool:
+        assert {answer.status_code for answer in pool.map(lambda _: gate.client.get("/"), range(2))} == {200}
+    assert gate.client.get("/").status_code == 200
+    assert upstream.accepted == 3
 
 
 def test_U06_a_post_that_may_have_been_seen_is_not_repeated(gate: Gate, service: Service) -> None:
