@@ -21,7 +21,7 @@ COMPILED = """
     dataplane/chain dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway dataplane/ingress
     dataplane/pool dataplane/precedence dataplane/router dataplane/target dataplane/upstream_request
     dataplane/upstream_response dataplane/upstreams dataplane/wire
-    store/pipeline
+    store/commands store/counters store/log_buffer store/pipeline store/roundtrips
     worker/connection worker/environ worker/quick worker/reader worker/response
 """
 MISSING = "GWPROXY_COMPILE=1 needs a C compiler and Python's headers (Debian: gcc python3-dev), or unset it"
