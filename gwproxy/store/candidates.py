@@ -289,6 +289,7 @@ class CandidateStore(Asking):
         if held is None or held.id != ident:
             raise CandidateGone("the candidate has ended")
         keys: tuple[str, ...] = ()
+        arguments: tuple[str | int, ...]
         if held.change is None:
             digest = held.digest
             arguments = (digest, actor or by, held.comment, held.base, *self._retention, self._key("reload"))
