@@ -3,7 +3,7 @@
 -- KEYS     plugins, plugins_revision, plugins_history, plugins_revoked, then those of wheels, which end with their sha256
 -- ARGV[1]  publish: deployment, action, distribution, version, actor, comment, at, revision and sha1 of the deployment that it was
 --                   made from (0 and '': there was none), how many of the wheels' keys it needs (the first), channel
---          revoke:  as publish, a deployment of '' changes none; then what is revoked, and how (JSON)
+--          revoke:  as publish, a deployment of '' changes none; then how it is revoked (JSON), and what
 --          put:     names and values of a wheel, the only one
 --          look:    nothing
 -- returns  {'done', revision}
@@ -80,7 +80,7 @@ local function revoke()
   local reply = {'done', current(newest(1)[1] or {})}
   if ARGV[2] ~= '' then reply = publish() end
   if reply[1] ~= 'done' then return reply end
-  redis.call('HSET', revoked, ARGV[13], ARGV[14])
+  for i = 14, #ARGV do redis.call('HSET', revoked, ARGV[i], ARGV[13]) end
   redis.call('PUBLISH', ARGV[12], '{"plugins":"revoked"}')
   return reply
 end

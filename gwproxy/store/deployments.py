@@ -161,10 +161,12 @@ class DeploymentStore(Asking):
         keys, told = self.step(data, change, base, actor, comment)
         return LiveDeployment(data, _revision(self._run(keys, "publish", data, *told)))
 
-    def revoke(self, name: str, reason: str, *, actor: str, without: bytes, base: LiveDeployment, about: Change) -> LiveDeployment:
-        """Revoke a wheel or a key, for ever; and in the same step make a deployment live that does without it.
+    def revoke(
+        self, names: Sequence[str], reason: str, *, actor: str, without: bytes, base: LiveDeployment, about: Change
+    ) -> LiveDeployment:
+        """Revoke wheels or keys, for ever; and in the same step make a deployment live that does without them.
 
-        :param name: the SHA-256 of the wheel, or the id of the key.
+        :param names: the SHA-256 of a wheel, or the id of a key.
         :param without: the deployment; empty: what is live need not change.
         :param base: what it was made from.
         :param about: for the history, if the deployment changes.
@@ -173,7 +175,7 @@ class DeploymentStore(Asking):
         """
         said = orjson.dumps({"reason": reason, "actor": actor, "at": self._now()})
         keys, told = self.step(without, about, base, actor, reason)
-        revision = _revision(self._run(keys, "revoke", without, *told, name, said))
+        revision = _revision(self._run(keys, "revoke", without, *told, said, *names))
         return LiveDeployment(without, revision) if without else base
 
     def history(self, count: int | None = None) -> list[PastDeployment]:

@@ -130,7 +130,7 @@ def test_revoking_is_for_ever_and_takes_out_in_the_same_step(store: DeploymentSt
     bad, good = push(store, "1.1"), names(wheel(store, "1.0"))
     before = candidates.look()
     about = Change("revoke", "tenant", "1.0")
-    live = store.revoke(digest_of(b"1.1"), "it leaks", actor="carol", without=good, base=bad, about=about)
+    live = store.revoke([digest_of(b"1.1")], "it leaks", actor="carol", without=good, base=bad, about=about)
     assert store.live() == live == LiveDeployment(good, 2)
     newest = store.history(1)[0]
     assert (newest.change, newest.actor, newest.comment) == (about, "carol", "it leaks")
@@ -138,11 +138,11 @@ def test_revoking_is_for_ever_and_takes_out_in_the_same_step(store: DeploymentSt
     assert (revoked.reason, revoked.actor) == ("it leaks", "carol")
     after = candidates.look()
     assert after.revoked not in ("", before.revoked)
-    assert store.revoke("KEY", "stolen", actor="carol", without=b"", base=live, about=about) == live
+    assert store.revoke(["KEY"], "stolen", actor="carol", without=b"", base=live, about=about) == live
     assert candidates.look().revoked != after.revoked
     assert set(store.revoked()) == {digest_of(b"1.1"), "KEY"}
     with pytest.raises(DeploymentConflict):
-        store.revoke("OTHER", "late", actor="dave", without=good, base=bad, about=about)
+        store.revoke(["OTHER"], "late", actor="dave", without=good, base=bad, about=about)
     assert "OTHER" not in store.revoked()
 
 
