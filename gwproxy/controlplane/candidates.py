@@ -20,6 +20,7 @@ from gwproxy.errors import CommandFailed, StoreUnavailable
 from gwproxy.store.audit import AuditLog, Outcome
 from gwproxy.store.candidates import Candidate, CandidateGone, CandidateStore, Ended, Tried
 from gwproxy.store.configuration import ConfigurationStore, Published, digest_of
+from gwproxy.store.deployments import deployment_digest
 
 log = logging.getLogger("gwproxy.candidates")
 
@@ -165,7 +166,7 @@ class Candidates:
             raise CommandFailed(f"a canary serves more than 0 and at most 100 percent of the clients, not {share:g}")
         settle(self._store, self._audit)
         running = self._store.read(data=False)
-        digests = (digest_of(data), digest_of(tried.deployment) if tried is not None else "")
+        digests = (digest_of(data), deployment_digest(tried.deployment) if tried is not None else "")
         told = f"{share:g}% of clients, digest {(digests[1] or digests[0])[:12]}" + (f": {detail}" if detail else "")
         if running is not None and _same(running, "canary", digests, base):
             self._store.change(running.id, share=share, rules=rules.dump())
@@ -203,13 +204,23 @@ class Candidates:
                 error.withdrawn = withdrawn
             raise
 
+    def running(self) -> Candidate:
+        """Return the canary.
+
+        :raises CommandFailed: there is none.
+        """
+        found = self.status().candidate
+        if found is None or found.mode != "canary":
+            raise CommandFailed("there is no canary; 'gwproxy canary status' tells how the last one ended")
+        return found
+
     def promote(self) -> Published:
         """Make the canary live, for all clients, as a new revision.
 
         :raises CommandFailed: there is none.
         :raises CandidateGone: it has ended, or what it was made from is live no more.
         """
-        canary = self._running()
+        canary = self.running()
         published = self._store.publish(canary.id, "promoted", f"by {self._actor}", by=self._actor)
         action, _ = audited(canary, "canary promote")
         self._audit.note(self._actor, action, "done", f"digest {published.digest[:12]}", published.revision)
@@ -221,7 +232,7 @@ class Candidates:
         :raises CommandFailed: there is none.
         :raises CandidateGone: it has ended meanwhile.
         """
-        canary = self._running()
+        canary = self.running()
         reason = reason or f"by {self._actor}"
         if not self._store.finish(canary.id, "aborted", reason, by=self._actor):
             raise CandidateGone("the canary has ended meanwhile")
@@ -353,12 +364,6 @@ class Candidates:
         """Return what each worker makes of it; those that have stopped, or are about to, have no say."""
         live = [worker for worker in roster.look() if worker.get("state") not in ("draining", STOPPED)]
         return tuple(Acknowledgement.of(worker, candidate) for worker in live)
-
-    def _running(self) -> Candidate:
-        found = self.status().candidate
-        if found is None or found.mode != "canary":
-            raise CommandFailed("there is no canary; 'gwproxy canary status' tells how the last one ended")
-        return found
 
 
 def settle(store: CandidateStore, audit: AuditLog) -> Ended | None:

@@ -248,7 +248,7 @@ class Rollout:
         state, error = worker.get("state", ""), worker.get(why, "")
         if state in ("draining", STOPPED):
             return "gone", "has stopped" if state == STOPPED else "is about to stop"
-        if worker.get(refused) == self._published.digest:
+        if self._published.digest and worker.get(refused) == self._published.digest:
             return "refused", error
         runs = worker.get(running) == self._published.digest
         if state == SILENT:

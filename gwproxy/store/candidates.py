@@ -18,7 +18,7 @@ from gwproxy.store.asking import Asking, text_of
 from gwproxy.store.configuration import ConfigurationStore, Published, Retention, RevisionConflict, digest_of
 from gwproxy.store.counters import load_script, sha1
 from gwproxy.store.deployments import KEYS as DEPLOYMENT_KEYS
-from gwproxy.store.deployments import Change, DeploymentConflict, DeploymentStore, LiveDeployment, missing
+from gwproxy.store.deployments import Change, DeploymentConflict, DeploymentStore, LiveDeployment, deployment_digest, missing
 
 Mode = Literal["stage", "canary"]
 #: How a candidate ends: ``committed`` (of a stage) and ``promoted`` (of a canary) are live now.
@@ -93,8 +93,8 @@ class Candidate:
 
     @property
     def deployment_digest(self) -> str:
-        """SHA-256 of the deployment, in hex; empty if a configuration is tried."""
-        return digest_of(self.deployment) if self.deployment else ""
+        """SHA-256 of the deployment, in hex; empty if it has no wheels, or a configuration is tried."""
+        return deployment_digest(self.deployment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +289,7 @@ class CandidateStore(Asking):
         if held is None or held.id != ident:
             raise CandidateGone("the candidate has ended")
         keys: tuple[str, ...] = ()
+        arguments: tuple[str | int, ...]
         if held.change is None:
             digest = held.digest
             arguments = (digest, actor or by, held.comment, held.base, *self._retention, self._key("reload"))

@@ -52,8 +52,8 @@ class LiveDeployment:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of it, in hex; empty if there is none."""
-        return digest_of(self.data) if self.data else ""
+        """SHA-256 of it, in hex; empty if no wheel is deployed."""
+        return deployment_digest(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +215,11 @@ class DeploymentStore(Asking):
 
     def _run(self, wheels: tuple[str, ...], *arguments: str | bytes | int) -> Any:
         return self._evaluate(load_script("deployments.lua"), (*KEYS, *wheels), *arguments)
+
+
+def deployment_digest(deployment: bytes) -> str:
+    """Return what identifies a deployment: the SHA-256 of its bytes, in hex; empty if it names no wheel."""
+    return digest_of(deployment) if named(deployment) else ""
 
 
 def named(deployment: bytes) -> list[str]:
