@@ -135,9 +135,13 @@ class Registry:
         made.broken = {name: reason for name, reason in self.broken.items() if name not in made._registered}
         return made
 
-    def differing(self, other: Registry) -> set[str]:
-        """Return the names that do not mean the same plugin here as they do in ``other``."""
-        return {name for name in {*self.names, *other.names} if self.find(name) is not other.find(name)}
+    def lacking(self, names: Collection[str], reason: str) -> Registry:
+        """Return a registry of these, in which some plugins are broken."""
+        made = self.over(())
+        for name in names:
+            made._registered.pop(name, None)
+            made.broken[name] = reason
+        return made
 
     def add(self, plugin: object, *, package: str = "", name: str | None = None) -> None:
         """Check a plugin against the specifications and register it.
