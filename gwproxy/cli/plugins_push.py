@@ -109,5 +109,5 @@ def _verify(data: bytes, signature: str, settings: Settings) -> None:
 
     :raises WheelRefused: no worker that has the same keys will load it.
     """
-    if getattr(settings, "plugin_keys", ()):
+    if settings.plugin_keys:
         minisign.verify(data, signature, settings.plugin_keys)

@@ -12,8 +12,7 @@ from gwproxy.controlplane.shelf import Revoked, Shelf
 from gwproxy.errors import PluginRefused, WheelRefused
 from gwproxy.ports import Gateway as Port
 from gwproxy.registry import Registry
-from gwproxy.store.configuration import digest_of
-from gwproxy.store.deployments import Revocation
+from gwproxy.store.deployments import Revocation, deployment_digest
 from gwproxy.tally import Tally
 from gwproxy.wheels.deployment import Deployment, Pinned
 from gwproxy.wheels.loading import load
@@ -38,7 +37,7 @@ class Deployed:
     @property
     def digest(self) -> str:
         """SHA-256 of :attr:`data`, in hex; empty if there is none."""
-        return digest_of(self.data) if self.data else ""
+        return deployment_digest(self.data)
 
     def shown(self) -> dict[str, dict[str, str]]:
         """Return by name where each pushed plugin comes from, for the heartbeat."""
