@@ -6,15 +6,17 @@ import base64
 import fnmatch
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from types import FrameType
 from typing import Any
 
 from gwproxy.controlplane.parse import Environment, parse
-from gwproxy.errors import ConfigurationRefused, PluginRefused, WheelRefused
+from gwproxy.errors import BudgetExceeded, ConfigurationRefused, PluginRefused, WheelRefused
 from gwproxy.model import Problem
-from gwproxy.registry import Registry
+from gwproxy.registry import EVENT_BUDGET, Registry
 from gwproxy.wheels.loading import load
 from gwproxy.wheels.wheel import Wheel, read
 
@@ -46,11 +48,26 @@ def _judge(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {"problems": [asdict(problem) for problem in after if problem not in before]}
 
 
-def _registry(wheel: Wheel) -> Registry:
+def _registry(wheel: Wheel, limit: float = EVENT_BUDGET) -> Registry:
+    """Load a wheel; it is cut off as in a worker, also if it computes.
+
+    :raises WheelRefused: it does not load.
+    :raises PluginRefused: a plugin of it does not fit the specifications.
+    """
     made = Registry()
-    for name, plugin in load(wheel).plugins.items():
+    signal.signal(signal.SIGALRM, _out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        loaded = load(wheel, limit=limit)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    for name, plugin in loaded.plugins.items():
         made.add(plugin, package=wheel.package, name=name)
     return made
+
+
+def _out_of_time(_number: int, _frame: FrameType | None) -> None:
+    raise BudgetExceeded("import")
 
 
 def _problems(registry: Registry, asked: Mapping[str, Any]) -> Iterator[Problem]:
