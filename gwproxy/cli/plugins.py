@@ -10,7 +10,7 @@ from typing import Any
 import click
 from pydantic.fields import FieldInfo
 
-from gwproxy.cli import plugins_check
+from gwproxy.cli import plugins_check, plugins_sign
 from gwproxy.cli.failures import did_you_mean
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
 from gwproxy.controlplane.catalogue import described, description, listed
@@ -112,6 +112,8 @@ def new(name: str, directory: Path | None) -> int:
 
 
 command.add_command(plugins_check.command, "check")
+command.add_command(plugins_sign.keygen, "keygen")
+command.add_command(plugins_sign.sign, "sign")
 
 
 def _cell(row: dict[str, Any], column: str) -> object:
