@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 from pydantic.fields import FieldInfo
 
-from gwproxy.cli import plugins_check, plugins_list, plugins_push, plugins_remove, plugins_revoke, plugins_rollback
+from gwproxy.cli import plugins_check, plugins_list, plugins_push, plugins_remove, plugins_revoke, plugins_rollback, plugins_sign
 from gwproxy.cli.failures import did_you_mean
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
 from gwproxy.controlplane.catalogue import described, description
@@ -93,6 +93,8 @@ def new(name: str, directory: Path | None) -> int:
 
 command.add_command(plugins_list.command, "list")
 command.add_command(plugins_check.command, "check")
+command.add_command(plugins_sign.keygen, "keygen")
+command.add_command(plugins_sign.sign, "sign")
 command.add_command(plugins_push.command, "push")
 command.add_command(plugins_rollback.command, "rollback")
 command.add_command(plugins_remove.command, "remove")
