@@ -23,6 +23,7 @@ from gevent.threadpool import ThreadPool
 
 from gwproxy.background import Background
 from gwproxy.controlplane.collection import Collector
+from gwproxy.controlplane.deployed import Deployments
 from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.fleet import Heartbeat
 from gwproxy.controlplane.host import HostFiles
@@ -30,6 +31,8 @@ from gwproxy.controlplane.last_good import LastGoodFile
 from gwproxy.controlplane.pace import Pace
 from gwproxy.controlplane.parse import Environment, to_json
 from gwproxy.controlplane.referee import Referee
+from gwproxy.controlplane.retirement import Retirement
+from gwproxy.controlplane.shelf import Revoked, Shelf
 from gwproxy.controlplane.sources import FileSource, RedisSource, Source
 from gwproxy.controlplane.watch import Watcher
 from gwproxy.dataplane.gateway import Gateway
@@ -44,6 +47,7 @@ from gwproxy.store.audit import AuditLog
 from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore, Retention
 from gwproxy.store.connection import connect
+from gwproxy.store.deployments import DeploymentStore
 from gwproxy.store.health import SharedHealth
 from gwproxy.store.redial import Redial
 from gwproxy.store.shared import LocalStore, RedisStore
@@ -135,6 +139,9 @@ class Agent:
         self._store: RedisStore | LocalStore = LocalStore()
         self._configurations: ConfigurationStore | None = None
         self._candidates: CandidateStore | None = None
+        self._pushed: DeploymentStore | None = None
+        self._deployments = Deployments(self.registry, gateway.tally)
+        self._retirement: Retirement | None = None
         self._audit: AuditLog | None = None
         self._referee: Referee | None = None
         self._stopping = threading.Event()
@@ -154,6 +161,9 @@ class Agent:
         self._ports = WorkerGateway(self._store, self.worker_id, self._settings.state_dir)
         announce(self.registry, self._gateway.tally, "worker_started", gateway=self._ports)
         watcher = self._watcher = self._make_watcher()
+        with _survived("retirement"):
+            if self._retirement is not None:
+                self._run(self._retirement.run)
         with _survived("heartbeat"):
             self._start_heartbeat(watcher)
         with _survived("referee"):
@@ -178,6 +188,9 @@ class Agent:
         if self._watcher is not None:
             self._watcher.close()
         announce(self.registry, self._gateway.tally, "worker_stopping", FAREWELL)
+        self._deployments.stop(FAREWELL)
+        if self._retirement is not None:
+            self._retirement.close()
         if self._ports is not None:
             self._ports.close()
         self._stopping.set()
@@ -202,6 +215,7 @@ class Agent:
         place = hashlib.sha256(str(settings.state_dir).encode()).hexdigest()[:6]  # two gateways may run on one machine
         self._shared = SharedHealth(client, settings.prefix, f"{socket.gethostname()}-{place}")
         self._candidates, self._audit = CandidateStore.of(self._configurations), AuditLog(client, settings.prefix)
+        self._pushed = DeploymentStore(client, settings.prefix)
         self._run(store.logs.run, self._stopping)
         self._run(store.attend, self._stopping)
 
@@ -235,7 +249,7 @@ class Agent:
             self._configurations,
             self._identity,
             lambda: watcher.standing,
-            self.registry,
+            lambda: watcher.deployed,
             self._gateway.upstreams,
             lambda: self._store.dropped,
             self._gateway.tally,
@@ -262,8 +276,11 @@ class Agent:
     def _make_watcher(self) -> Watcher:
         settings = self._settings
         source: Source
+        pace = Pace()
+        with _survived("deployments"):
+            self._deployments = self._make_deployments(pace)
         if self._configurations is not None and self._candidates is not None:
-            source = RedisSource(self._configurations, self._candidates, settings.prefix)
+            source = RedisSource(self._configurations, self._candidates, settings.prefix, self._pushed)
             self._run(source.listen)
         else:
             source = FileSource(settings.config or Path("gateway.yaml"))
@@ -274,12 +291,26 @@ class Agent:
             self._gateway.upstreams,
             Environment(os.environ, settings.may_reference),
             LastGoodFile(settings.state_dir, settings.prefix),
-            pause=Pace(),
+            pause=pace,
             revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=self._changed,
             in_thread=Disk(),
             collector=Collector(lambda: not self._gateway.in_flight),
+            deployments=self._deployments,
+            last_deployed=LastGoodFile(settings.state_dir, settings.prefix, ".plugins") if self._pushed is not None else None,
         )
+
+    def _make_deployments(self, pace: Pace) -> Deployments:
+        """Return what loads what was pushed; without a store or keys, nothing is."""
+        settings, pushed, tally = self._settings, self._pushed, self._gateway.tally
+        if pushed is None or not settings.plugin_keys:
+            return Deployments(self.registry, tally)
+        revoked = Revoked(settings.state_dir, settings.prefix)
+        shelf = Shelf(settings.state_dir, settings.plugin_keys, revoked, pushed.wheel, Disk())
+        retirement = self._retirement = Retirement(self._gateway, pace)
+        tally.watch("wheels_lingering", lambda: retirement.lingering)
+        make_port = partial(WorkerGateway, self._store, self.worker_id, settings.state_dir)
+        return Deployments(self.registry, tally, shelf=shelf, revoked=revoked, retirement=retirement, port=make_port)
 
     def _watch_resources(self) -> None:
         """Show with the heartbeat what a worker that leaks would have more and more of."""

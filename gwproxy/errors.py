@@ -13,6 +13,7 @@
     │   └── GatewayTimeout          504
     ├── ConfigurationRefused        a document with problems; carries every one
     ├── PluginRefused               a plugin that cannot take part, by name
+    ├── WheelRefused                a wheel, or a deployment of some, that is not loaded; says why
     ├── StoreUnavailable            Redis did not answer in its time
     ├── ClientGone                  the client closed before its request was complete
     └── CommandFailed               a command that could not do what was asked
@@ -135,6 +136,17 @@ class PluginRefused(GatewayError):
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"plugin {name!r}: {reason}")
         self.name = name
+        self.reason = reason
+
+
+class WheelRefused(GatewayError):
+    """A wheel, its signature, or a deployment of wheels is not what it has to be.
+
+    :ivar reason: what is wrong, in one line that names the wheel, key or file as far as it is known.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
         self.reason = reason
 
 

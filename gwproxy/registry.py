@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pluggy
 from gevent import Timeout
@@ -39,6 +39,16 @@ Hook = Callable[[Any, PluginConfig], object]
 _SPECS = tuple(name for name in vars(HookSpecs) if not name.startswith("_"))
 
 
+class Event(NamedTuple):
+    """A lifecycle hook of a plugin.
+
+    :ivar names: of the arguments that it takes.
+    """
+
+    function: Callable[..., object]
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Registered:
     """A plugin that may be used.
@@ -46,11 +56,13 @@ class Registered:
     :ivar plugin: this worker's one instance.
     :ivar package: the distribution it came with, e.g. ``gwproxy 0.1.0``.
     :ivar hooks: what it does in each phase, called with context and config.
+    :ivar events: what it does when something happens to its worker, by event.
     """
 
     plugin: Plugin
     package: str
     hooks: Mapping[str, Hook] = field(repr=False)
+    events: Mapping[str, Event] = field(default_factory=dict, repr=False)
 
 
 class Deadline:
@@ -111,6 +123,26 @@ class Registry:
             registry.add(plugin)
         return registry
 
+    def over(self, others: Iterable[Registry]) -> Registry:
+        """Return a registry of these and of the plugins of ``others``, which win where names are the same.
+
+        Nothing is checked again. What is broken here stays so, unless another one has a plugin of that name.
+        """
+        made = Registry()
+        made._registered = dict(self._registered)
+        for other in others:
+            made._registered |= other._registered
+        made.broken = {name: reason for name, reason in self.broken.items() if name not in made._registered}
+        return made
+
+    def lacking(self, names: Collection[str], reason: str) -> Registry:
+        """Return a registry of these, in which some plugins are broken."""
+        made = self.over(())
+        for name in names:
+            made._registered.pop(name, None)
+            made.broken[name] = reason
+        return made
+
     def add(self, plugin: object, *, package: str = "", name: str | None = None) -> None:
         """Check a plugin against the specifications and register it.
 
@@ -128,7 +160,7 @@ class Registry:
                 self._manager.unregister(name=plugin.name)
             reason = error.reason if isinstance(error, PluginRefused) else " ".join(str(error).split())
             raise PluginRefused(plugin.name, reason) from None
-        self._registered[plugin.name] = Registered(plugin, package, self._phase_hooks(plugin))
+        self._registered[plugin.name] = Registered(plugin, package, *self._hooks(plugin))
 
     def find(self, name: str) -> Plugin | None:
         """Return the plugin of that name; None if there is none that loaded."""
@@ -153,15 +185,15 @@ class Registry:
         :param limit: seconds each may take; one that takes longer is cut off with :class:`BudgetExceeded`.
         """
         failures: list[tuple[str, BaseException]] = []
-        for implementation in getattr(self._manager.hook, event).get_hookimpls():
-            values = [arguments[name] for name in implementation.argnames]
+        for name, registered in list(self._registered.items()):
+            if (hook := registered.events.get(event)) is None:
+                continue
             try:
-                plugin = implementation.plugin_name
-                with Timeout(limit, BudgetExceeded(f"{plugin} in {event}")):
-                    call(plugin, event, implementation.function, values, Deadline(limit))
+                with Timeout(limit, BudgetExceeded(f"{name} in {event}")):
+                    call(name, event, hook.function, [arguments[argument] for argument in hook.names], Deadline(limit))
             # A lifecycle hook of one plugin must stop neither the others nor the worker; an exit at boot would end the master too.
             except BaseException as error:
-                failures.append((implementation.plugin_name, error))
+                failures.append((name, error))
         return failures
 
     def _check_hooks(self, plugin: Plugin) -> None:
@@ -182,13 +214,17 @@ class Registry:
                 if inspect.isgeneratorfunction(function):
                     raise PluginRefused(plugin.name, f"{caller.name} is a generator; hooks are plain functions")
 
-    def _phase_hooks(self, plugin: Plugin) -> dict[str, Hook]:
+    def _hooks(self, plugin: Plugin) -> tuple[dict[str, Hook], dict[str, Event]]:
+        """Return what a plugin does in each phase, and at each event."""
         hooks: dict[str, Hook] = {}
+        events: dict[str, Event] = {}
         for caller in self._manager.get_hookcallers(plugin) or ():
+            (implementation,) = (i for i in caller.get_hookimpls() if i.plugin is plugin)
             if caller.name in PHASES:
-                (implementation,) = (i for i in caller.get_hookimpls() if i.plugin is plugin)
                 hooks[caller.name] = _positional(implementation.function, implementation.argnames)
-        return hooks
+            else:
+                events[caller.name] = Event(implementation.function, implementation.argnames)
+        return hooks, events
 
 
 def call(plugin: str, event: str, function: Callable[..., T], values: Sequence[object], deadline: Deadline) -> T:

@@ -12,8 +12,11 @@ import click
 from gwproxy.cli.actor import actor
 from gwproxy.cli.changing import waiting_options
 from gwproxy.cli.output import ago, counted, json_option, print_json, print_line, print_table
-from gwproxy.cli.store_option import open_candidates, open_store, redis_option
-from gwproxy.cli.waiting import follow, show_end
+from gwproxy.cli.store_option import open_candidates, open_deployer, open_store, redis_option
+from gwproxy.cli.waiting import follow, watch
+from gwproxy.cli.waiting import show_end as show_end_of_rollout
+from gwproxy.controlplane.candidates import audited
+from gwproxy.controlplane.deploying import DeploymentRollout
 from gwproxy.errors import StoreUnavailable
 from gwproxy.settings import Settings
 
@@ -94,16 +97,24 @@ def promote(wait: bool, timeout: float, redis_url: str | None, as_json: bool) ->
     settings = Settings.from_environment()
     store, audit = open_store(redis_url, settings)
     known = store.workers() if wait else []
-    published = open_candidates(redis_url, actor(settings)).promote()
+    canaries = open_candidates(redis_url, actor(settings))
+    candidate = canaries.running()
+    published = canaries.promote()
     told: dict[str, Any] = {"outcome": "promoted", "revision": published.revision, "digest": published.digest}
     status = 0
+    of_plugins = candidate.change is not None
     if not as_json:
-        print_line(f"promoted: it is revision {published.revision} now, digest {published.digest[:12]}")
+        revision = f"{'plugins ' if of_plugins else ''}revision {published.revision}"
+        print_line(f"promoted: it is {revision} now, digest {published.digest[:12] or 'none'}")
     if wait:
-        standing = follow(store, published, timeout, known)
-        status = show_end(standing, told, quiet=as_json)
+        if of_plugins:
+            deployments = open_deployer(redis_url, actor(settings)).store
+            standing = watch(DeploymentRollout(store, published, deployments, timeout=timeout, known=known))
+        else:
+            standing = follow(store, published, timeout, known)
+        status = show_end_of_rollout(standing, told, quiet=as_json)
         if status != 0:
-            audit.note(actor(settings), "canary promote", "refused", standing.reason(), published.revision)
+            audit.note(actor(settings), audited(candidate, "canary promote")[0], "refused", standing.reason(), published.revision)
     if as_json:
         print_json(told)
     return status
@@ -123,10 +134,13 @@ Examples:
 def abort(reason: str, redis_url: str | None, as_json: bool) -> int:
     """End the canary: all clients are served by the live configuration again, which was not changed."""
     ended = open_candidates(redis_url, actor(Settings.from_environment())).abort(reason)
+    tried = ended.candidate
+    of_plugins = tried.change is not None
+    base = tried.deployment_base if of_plugins else tried.base
     if as_json:
-        print_json({"outcome": ended.outcome, "reason": ended.reason, "revision": ended.candidate.base})
+        print_json({"outcome": ended.outcome, "reason": ended.reason, "revision": base})
     else:
-        print_line(f"aborted: revision {ended.candidate.base} serves all clients")
+        print_line(f"aborted: {'plugins ' if of_plugins else ''}revision {base} serves all clients")
     return 0
 
 
@@ -149,16 +163,30 @@ def show(found: Mapping[str, Any], now: datetime) -> None:
         print_line("there is no canary, and none has been here")
     else:
         print_line(f"there is no {last['mode']}; the last one ended {ago(last['at'], now)} ago, by {last['by']}")
-        style = "green" if last["outcome"] in ("promoted", "committed") else "red"
-        revision = f" as revision {last['revision']}" if last["revision"] is not None else ""
-        print_line((f"{last['outcome']}{revision}", style), f": {last['reason']}")
-        if last["mode"] == "canary":
-            _show_sides(last)
+        show_end(last)
+
+
+def show_end(last: Mapping[str, Any]) -> None:
+    """Print how a candidate has ended, of a canary with what both sides have answered."""
+    what = f"{_plugins(last)}: " if "plugins" in last else ""
+    style = "green" if last["outcome"] in ("promoted", "committed") else "red"
+    revision = f" as {'plugins ' if what else ''}revision {last['revision']}" if last["revision"] is not None else ""
+    print_line(what, (f"{last['outcome']}{revision}", style), f": {last['reason']}")
+    if last["mode"] == "canary":
+        _show_sides(last)
+
+
+def _plugins(candidate: Mapping[str, Any]) -> str:
+    """Say what a deployment that is tried changes."""
+    change = candidate["plugins"]
+    return " ".join(filter(None, ("plugins", change["action"], change["distribution"], change["version"])))
 
 
 def _show_running(candidate: Mapping[str, Any], now: datetime) -> None:
     comment = f": {candidate['comment']}" if candidate["comment"] else ""
-    since = f"since {ago(candidate['at'], now)}, by {candidate['actor']}, made from revision {candidate['base']}{comment}"
+    what = f"{_plugins(candidate)}, " if "plugins" in candidate else ""
+    base = f"plugins revision {candidate['plugins']['base']}" if what else f"revision {candidate['base']}"
+    since = f"{what}since {ago(candidate['at'], now)}, by {candidate['actor']}, made from {base}{comment}"
     if candidate["mode"] == "canary":
         print_line(("canary: ", "bold"), f"{candidate['share']:g}% of clients, {since}")
         print_line(("ends: ", "bold"), _rules(candidate["rules"]))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import redis
 
     from gwproxy.controlplane.candidates import Candidates
+    from gwproxy.controlplane.deploying import Deployer
     from gwproxy.store.audit import AuditLog
     from gwproxy.store.configuration import ConfigurationStore
 
@@ -123,6 +124,26 @@ def open_candidates(redis_url: str | None, actor: str) -> Candidates:
     client, prefix = _client(redis_url, settings)
     configurations = _configurations(client, prefix, settings)
     return Candidates(CandidateStore.of(configurations), configurations, AuditLog(client, prefix), actor)
+
+
+def open_deployer(redis_url: str | None, actor: str) -> Deployer:
+    """Open what one may do with the live gateway's pushed plugins.
+
+    :param redis_url: the option; None if it was not given.
+    :param actor: who acts.
+    :raises CommandFailed: there is no gateway; says what to do.
+    """
+    from gwproxy.controlplane.candidates import Candidates
+    from gwproxy.controlplane.deploying import Deployer
+    from gwproxy.store.audit import AuditLog
+    from gwproxy.store.candidates import CandidateStore
+    from gwproxy.store.deployments import DeploymentStore
+
+    settings = Settings.from_environment()
+    client, prefix = _client(redis_url, settings)
+    configurations, audit = _configurations(client, prefix, settings), AuditLog(client, prefix)
+    candidates = Candidates(CandidateStore.of(configurations), configurations, audit, actor)
+    return Deployer(DeploymentStore(client, prefix), candidates, configurations, audit, actor)
 
 
 def _client(redis_url: str | None, settings: Settings) -> tuple[redis.Redis, str]:

@@ -26,8 +26,13 @@ def follow(store: ConfigurationStore, published: Published, timeout: float, know
     :param timeout: seconds.
     :param known: heartbeats of the workers that were there before it was published.
     """
+    return watch(Rollout(store, published, timeout=timeout, known=known))
+
+
+def watch(rollout: Rollout) -> Standing:
+    """Follow a rollout to its end; progress goes to stderr."""
     with progress() as say:
-        return Rollout(store, published, timeout=timeout, known=known).follow(lambda standing: say(_line(standing)))
+        return rollout.follow(lambda standing: say(_line(standing)))
 
 
 def show_end(standing: Standing, told: dict[str, Any], *, quiet: bool) -> int:
@@ -43,7 +48,7 @@ def show_end(standing: Standing, told: dict[str, Any], *, quiet: bool) -> int:
         if standing.workers:
             show_workers(standing)
         if standing.outcome == "done":
-            print_line(f"all {counted(standing.live, 'worker')} on revision {standing.revision}, after {standing.seconds:.1f} s")
+            print_line(f"all {counted(standing.live, 'worker')} on {standing.what} {standing.revision}, after {standing.seconds:.1f} s")
         else:
             print_error(standing.reason())
     return 0 if standing.outcome == "done" else COULD_NOT
@@ -60,7 +65,7 @@ def _row(worker: Acknowledgement) -> tuple[object, ...]:
 
 
 def _line(standing: Standing) -> str:
-    told = f"revision {standing.revision}: {standing.count('done')} of {counted(standing.live, 'worker')}"
+    told = f"{standing.what} {standing.revision}: {standing.count('done')} of {counted(standing.live, 'worker')}"
     refused = standing.count("refused")
     return f"{told}, {refused} refused" if refused else told
 

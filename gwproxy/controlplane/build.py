@@ -48,12 +48,13 @@ class Builder:
         self._router_before: Router[CompiledRoute] | None = None
         self._secrets: dict[int, frozenset[str]] = {}  # of validated configurations, by their identity; while one document is built
 
-    def fork(self, pause: Callable[[], None] | None = None) -> Builder:
+    def fork(self, pause: Callable[[], None] | None = None, registry: Registry | None = None) -> Builder:
         """Return another one that knows what this one knows: what it builds changes nothing here.
 
         :param pause: None: the same.
+        :param registry: None: the same. Routes whose description is the same object as before have the same plugins in both.
         """
-        other = Builder(self._registry, self._upstreams, pause or self._pause)
+        other = Builder(registry or self._registry, self._upstreams, pause or self._pause)
         other._reusable, other._globals, other._router_before = self._reusable, self._globals, self._router_before
         return other
 
@@ -72,7 +73,8 @@ class Builder:
     def _build(self, parsed: Parsed, revision: int, digest: str) -> Snapshot:
         document = parsed.document
         global_steps, global_missing = self._entries(document.plugins, parsed, index=-1, route=None)
-        described = tuple((ref, parsed.configs.get((-1, position))) for position, ref in enumerate(document.plugins))
+        find_plugin = self._registry.find
+        described = tuple((ref, parsed.configs.get((-1, position)), find_plugin(ref.name)) for position, ref in enumerate(document.plugins))
         reusable = self._reusable if described == self._globals else {}
         self._globals = described
         inherited = _Inherited(global_steps, global_missing)

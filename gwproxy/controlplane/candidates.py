@@ -17,9 +17,10 @@ from gwproxy.controlplane.roster import LOOK_EVERY, SILENCE, SILENT, STOPPED, Ro
 from gwproxy.controlplane.rules import Rules
 from gwproxy.controlplane.sides import CANDIDATE, LIVE, Numbers
 from gwproxy.errors import CommandFailed, StoreUnavailable
-from gwproxy.store.audit import AuditLog
-from gwproxy.store.candidates import Candidate, CandidateGone, CandidateStore, Ended
+from gwproxy.store.audit import AuditLog, Outcome
+from gwproxy.store.candidates import Candidate, CandidateGone, CandidateStore, Ended, Tried
 from gwproxy.store.configuration import ConfigurationStore, Published, digest_of
+from gwproxy.store.deployments import deployment_digest
 
 log = logging.getLogger("gwproxy.candidates")
 
@@ -45,18 +46,20 @@ class Acknowledgement:
     build_ms: float | None
 
     @classmethod
-    def of(cls, worker: Worker, candidate: str) -> Acknowledgement:
+    def of(cls, worker: Worker, candidate: Candidate) -> Acknowledgement:
         """Read it from a heartbeat; one that speaks of another candidate has not seen this one."""
         try:
             said = orjson.loads(worker.get("candidate") or "{}")
         except orjson.JSONDecodeError:
             said = {}
-        if not isinstance(said, dict) or said.get("id") != candidate or said.get("state") not in ("building", "built", "refused"):
+        if not isinstance(said, dict) or said.get("id") != candidate.id or said.get("state") not in ("building", "built", "refused"):
             said = {"state": "waiting"}
         build = said.get("build_ms")
         state, reason, took = said["state"], str(said.get("error", "")), float(build) if isinstance(build, (int, float)) else None
         if worker.get("state") == SILENT and state != "refused":
             state, reason = "waiting", SILENCE  # what it has built, it may never serve
+        if candidate.change is not None and "deployment" not in worker:
+            state, reason = "refused", "its version of gwproxy knows no pushed plugins"
         return cls(worker["id"], worker.get("host", ""), worker.get("pid", ""), state, reason, took)
 
     def as_data(self) -> dict[str, Any]:
@@ -107,6 +110,17 @@ class Status:
         return {"candidate": running, "last": ended}
 
 
+def audited(candidate: Candidate, action: str) -> tuple[str, int]:
+    """Return what the audit stream calls something done to a candidate, and the revision that it is based on.
+
+    :param action: what is done to a canary; a stage is what it is to be: ``apply``, or what changes the plugins.
+    """
+    change = candidate.change
+    if candidate.mode == "stage":
+        action = "apply" if change is None else change.action
+    return (action, candidate.base) if change is None else (f"plugins {action}", candidate.deployment_base)
+
+
 class Candidates:
     """The candidate of one gateway, on behalf of one actor.
 
@@ -128,10 +142,21 @@ class Candidates:
         workers = self._workers(candidate, Roster(self._configurations)) if candidate is not None else ()
         return Status(candidate, workers, self._store.last())
 
-    def canary(self, data: bytes, *, base: int, share: float, rules: Rules, comment: str = "", detail: str = "") -> Candidate:
+    def canary(
+        self,
+        data: bytes,
+        *,
+        base: int,
+        share: float,
+        rules: Rules,
+        comment: str = "",
+        detail: str = "",
+        tried: Tried | None = None,
+    ) -> Candidate:
         """Serve a configuration to a share of the clients; if it is served as a canary already, change its share and its rules.
 
         :param base: the live revision that it was made from.
+        :param tried: the deployment to serve it with; None: the live one.
         :param share: percent, above 0 and at most 100.
         :param detail: what changes, for the audit stream.
         :raises RevisionConflict: another revision is live.
@@ -141,13 +166,16 @@ class Candidates:
             raise CommandFailed(f"a canary serves more than 0 and at most 100 percent of the clients, not {share:g}")
         settle(self._store, self._audit)
         running = self._store.read(data=False)
-        told = f"{share:g}% of clients, digest {digest_of(data)[:12]}" + (f": {detail}" if detail else "")
-        if running is not None and (running.mode, running.digest, running.base) == ("canary", digest_of(data), base):
+        digests = (digest_of(data), deployment_digest(tried.deployment) if tried is not None else "")
+        told = f"{share:g}% of clients, digest {(digests[1] or digests[0])[:12]}" + (f": {detail}" if detail else "")
+        if running is not None and _same(running, "canary", digests, base):
             self._store.change(running.id, share=share, rules=rules.dump())
-            self._audit.note(self._actor, "canary change", "done", told, base)
+            self._note(running, "canary change", "done", told)
             return self._store.read(data=False) or running
-        begun = self._store.start(data, mode="canary", base=base, actor=self._actor, comment=comment, share=share, rules=rules.dump())
-        self._audit.note(self._actor, "canary", "done", told, base)
+        begun = self._store.start(
+            data, mode="canary", base=base, actor=self._actor, comment=comment, share=share, rules=rules.dump(), tried=tried
+        )
+        self._note(begun, "canary", "done", told)
         return begun
 
     def confirm(
@@ -176,15 +204,26 @@ class Candidates:
                 error.withdrawn = withdrawn
             raise
 
+    def running(self) -> Candidate:
+        """Return the canary.
+
+        :raises CommandFailed: there is none.
+        """
+        found = self.status().candidate
+        if found is None or found.mode != "canary":
+            raise CommandFailed("there is no canary; 'gwproxy canary status' tells how the last one ended")
+        return found
+
     def promote(self) -> Published:
         """Make the canary live, for all clients, as a new revision.
 
         :raises CommandFailed: there is none.
         :raises CandidateGone: it has ended, or what it was made from is live no more.
         """
-        canary = self._running()
+        canary = self.running()
         published = self._store.publish(canary.id, "promoted", f"by {self._actor}", by=self._actor)
-        self._audit.note(self._actor, "canary promote", "done", f"digest {canary.digest[:12]}", published.revision)
+        action, _ = audited(canary, "canary promote")
+        self._audit.note(self._actor, action, "done", f"digest {published.digest[:12]}", published.revision)
         return published
 
     def abort(self, reason: str = "") -> Ended:
@@ -193,11 +232,11 @@ class Candidates:
         :raises CommandFailed: there is none.
         :raises CandidateGone: it has ended meanwhile.
         """
-        canary = self._running()
+        canary = self.running()
         reason = reason or f"by {self._actor}"
         if not self._store.finish(canary.id, "aborted", reason, by=self._actor):
             raise CandidateGone("the canary has ended meanwhile")
-        self._audit.note(self._actor, "canary abort", "done", reason, canary.base)
+        self._note(canary, "canary abort", "done", reason)
         ended = self._store.last()
         assert ended is not None  # noqa: S101 - it was ended a moment ago
         return ended
@@ -212,6 +251,7 @@ class Candidates:
         timeout: float = 30.0,
         tell: Callable[[tuple[Acknowledgement, ...]], object] = lambda workers: None,
         sleep: Callable[[float], object] = time.sleep,
+        tried: Tried | None = None,
     ) -> Published:
         """Have every live worker build a configuration beside the live one, and make it live once all have.
 
@@ -221,20 +261,22 @@ class Candidates:
         :param detail: what changes, for the audit stream.
         :param timeout: seconds.
         :param tell: called with what the workers make of it, whenever that changed.
+        :param tried: the deployment to build the live configuration with, and to make live; None: a configuration is staged.
         :raises NotStaged: a worker refuses it, or has not built it in time, or none is there. Nothing was changed.
         :raises RevisionConflict: another revision is live.
         :raises CandidateBusy: there is another candidate.
         :raises CandidateGone: somebody has ended it, or changed what is live.
         """
         settle(self._store, self._audit)
-        candidate = self._store.start(data, mode="stage", base=base, actor=self._actor, comment=comment, lease=LEASE)
+        candidate = self._store.start(data, mode="stage", base=base, actor=self._actor, comment=comment, lease=LEASE, tried=tried)
         try:
             self._await(candidate, timeout, tell, sleep, lambda: self._renewed(candidate))
             published = self._store.publish(candidate.id, "committed", "all workers have built it", by=self._actor)
         except BaseException as error:
             self._withdraw(candidate, error)
             raise
-        self._audit.note(self._actor, "apply", "done", f"staged: {detail or candidate.digest}", published.revision)
+        action, _ = audited(candidate, "")
+        self._audit.note(self._actor, action, "done", f"staged: {detail or published.digest}", published.revision)
         return published
 
     def _withdraw(self, candidate: Candidate, error: BaseException) -> None:
@@ -245,7 +287,7 @@ class Candidates:
                 self._store.finish(candidate.id, "refused" if isinstance(error, NotStaged) else "aborted", why, by=self._actor)
         except StoreUnavailable:
             log.warning("candidate_not_withdrawn candidate=%s lease=%g", candidate.id, LEASE)  # it ends by itself
-        self._audit.note(self._actor, "apply", "refused", f"stage: {why}", candidate.base)
+        self._note(candidate, "", "refused", f"stage: {why}")
 
     def _await(
         self,
@@ -311,19 +353,17 @@ class Candidates:
             self._store.finish(canary.id, "refused" if isinstance(error, NotStaged) else "aborted", why, by=self._actor)
         except StoreUnavailable:
             log.warning("canary_not_taken_back candidate=%s", canary.id)
-        self._audit.note(self._actor, "canary", "refused", why, canary.base)
+        self._note(canary, "canary", "refused", why)
         return True
+
+    def _note(self, candidate: Candidate, action: str, outcome: Outcome, detail: str) -> None:
+        named, base = audited(candidate, action)
+        self._audit.note(self._actor, named, outcome, detail, base)
 
     def _workers(self, candidate: Candidate, roster: Roster) -> tuple[Acknowledgement, ...]:
         """Return what each worker makes of it; those that have stopped, or are about to, have no say."""
         live = [worker for worker in roster.look() if worker.get("state") not in ("draining", STOPPED)]
-        return tuple(Acknowledgement.of(worker, candidate.id) for worker in live)
-
-    def _running(self) -> Candidate:
-        found = self.status().candidate
-        if found is None or found.mode != "canary":
-            raise CommandFailed("there is no canary; 'gwproxy canary status' tells how the last one ended")
-        return found
+        return tuple(Acknowledgement.of(worker, candidate) for worker in live)
 
 
 def settle(store: CandidateStore, audit: AuditLog) -> Ended | None:
@@ -331,9 +371,14 @@ def settle(store: CandidateStore, audit: AuditLog) -> Ended | None:
     look = store.look()
     ended = store.settle(look.candidate) if look.void else None
     if ended is not None:
-        action = "canary abort" if ended.candidate.mode == "canary" else "apply"
-        audit.note(ended.by, action, "done", f"{ended.outcome}: {ended.reason}", ended.candidate.base)
+        action, base = audited(ended.candidate, "canary abort")
+        audit.note(ended.by, action, "done", f"{ended.outcome}: {ended.reason}", base)
     return ended
+
+
+def _same(running: Candidate, mode: str, digests: tuple[str, str], base: int) -> bool:
+    """Whether a candidate is of that configuration and deployment, and made from that revision."""
+    return (running.mode, running.digest, running.deployment_digest, running.base) == (mode, *digests, base)
 
 
 def _data(candidate: Candidate) -> dict[str, Any]:
@@ -342,6 +387,9 @@ def _data(candidate: Candidate) -> dict[str, Any]:
         rules: dict[str, object] | None = Rules.load(candidate.rules).shown()
     except CommandFailed:
         rules = None
+    if (change := candidate.change) is not None:
+        told = {"action": change.action, "distribution": change.distribution, "version": change.version}
+        found["plugins"] = told | {"digest": candidate.deployment_digest, "base": candidate.deployment_base}
     sides = {side: Numbers.of(candidate.counts, side) for side in (LIVE, CANDIDATE)}
     total = sum(side.requests for side in sides.values())
     seen = round(100 * sides[CANDIDATE].requests / total, 3) if total else None

@@ -14,11 +14,11 @@ from typing import Any
 
 import orjson
 
-from gwproxy.controlplane.watch import Standing
+from gwproxy.controlplane.deployed import Deployed
+from gwproxy.controlplane.standing import Standing
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import StoreUnavailable
 from gwproxy.process import Identity, is_over, mark_of
-from gwproxy.registry import Registry
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.tally import Tally
 
@@ -39,6 +39,7 @@ class Heartbeat:
     that its master has seen end, and of those of this machine whose processes are no more. So what is left to expire is
     what hangs or is cut off, and who waits for acknowledgements can tell.
 
+    :param deployed: returns what was pushed and runs, with all plugins.
     :param candidate: returns what to say of the candidate; None if there is none.
     """
 
@@ -47,7 +48,7 @@ class Heartbeat:
         store: ConfigurationStore,
         identity: Identity,
         standing: Callable[[], Standing],
-        registry: Registry,
+        deployed: Callable[[], Deployed],
         upstreams: Upstreams,
         dropped: Callable[[], int],
         tally: Tally,
@@ -62,14 +63,12 @@ class Heartbeat:
         self._dropped = dropped
         self._tally = tally
         self._candidate = candidate
+        self._deployed = deployed
         self._constant = {
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
             "process": mark_of(os.getpid()),
             "started": iso(started),
-            "plugins": orjson.dumps(
-                {**{r.plugin.name: r.plugin.version for r in registry}, **dict.fromkeys(registry.broken, "broken")}
-            ).decode(),
         }
         self._now = threading.Event()
         self._closed = False
@@ -107,7 +106,9 @@ class Heartbeat:
 
     def fields(self) -> dict[str, str]:
         """Return the entry as it is written."""
-        standing = self._standing()
+        standing, deployed = self._standing(), self._deployed()
+        registry = deployed.registry
+        plugins = {registered.plugin.name: registered.plugin.version for registered in registry} | dict.fromkeys(registry.broken, "broken")
         return {
             **self._constant,
             "revision": str(standing.revision),
@@ -116,6 +117,11 @@ class Heartbeat:
             "error": standing.error[:2000],
             "refused": standing.refused,
             "applied_at": iso(standing.applied_at),
+            "plugins": orjson.dumps(plugins).decode(),
+            "pushed": orjson.dumps(deployed.shown()).decode(),
+            "deployment": deployed.digest,
+            "deployment_refused": standing.deployment_refused,
+            "deployment_error": standing.deployment_error[:2000],
             "build_ms": f"{standing.build_ms:.1f}",
             "candidate": orjson.dumps(self._candidate() or {}).decode(),
             "log_dropped": str(self._dropped()),

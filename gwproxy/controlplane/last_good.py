@@ -40,10 +40,13 @@ def file_name(prefix: str) -> str:
 
 
 class LastGoodFile:
-    """Keeps the last good configurations of one prefix in a folder. Several workers may write it at once."""
+    """Keeps the last good configurations of one prefix in a folder. Several workers may write it at once.
 
-    def __init__(self, folder: Path, prefix: str) -> None:
-        name = file_name(prefix)
+    :param what: of something else than configurations, in files of its own: ``.plugins`` for deployments.
+    """
+
+    def __init__(self, folder: Path, prefix: str, what: str = "") -> None:
+        name = file_name(prefix) + what
         self._newest = folder / "last-good" / f"{name}.json"
         self._before = folder / "last-good" / f"{name}.previous.json"
 

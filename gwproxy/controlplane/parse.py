@@ -146,12 +146,12 @@ def parse(
     :param lenient: True (workers): a plugin that is not there makes its entries unavailable. False: it refuses the document.
     :param elsewhere: names of plugins that make their entries unavailable if they are not there, even so.
     :param tree: what is validated instead of what stands in ``data``: the same with its secrets filled in. None: what stands there.
-    :param previous: what was parsed before with the same ``plugins``: routes that did not change, and their plugins'
-        configurations, are the same objects in the result.
+    :param previous: what was parsed before: routes that did not change, and whose plugins are the same in ``plugins``, are the
+        same objects in the result, and so are the configurations of their plugins.
     :param pause: called between any two routes, so that a worker may serve meanwhile.
     :raises ConfigurationRefused: it cannot be read or is not valid; with every problem, by line.
     """
-    reusable = previous._built if previous is not None and previous._plugins is plugins else {}
+    reusable = _reusable(previous, plugins, pause) if previous is not None else {}
     reader = _RouteReader(reusable)
     source = read(data, file, pause, reader)
     report = Report(source)
@@ -169,6 +169,20 @@ def parse(
     if problems:
         raise ConfigurationRefused(problems)
     return Parsed(document, parser.configs, parser.unavailable, report.warnings(), data, file, plugins, parser.built)
+
+
+def _reusable(previous: Parsed, plugins: PluginSource, pause: Callable[[], object]) -> Mapping[_Same, _Built]:
+    """Return the routes of which every plugin is the very one that it was."""
+    before = previous._plugins
+    if before is plugins:
+        return previous._built
+    others = {name for name in {*before.names, *plugins.names} if before.find(name) is not plugins.find(name)}
+    kept: dict[_Same, _Built] = {}
+    for same, built in previous._built.items():
+        if not any(ref.name in others for ref in built.route.plugins):
+            kept[same] = built
+        pause()
+    return kept
 
 
 def _outline(tree: Any, report: Report) -> dict[str, Any]:

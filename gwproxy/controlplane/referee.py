@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from gevent import GreenletExit
 
 from gwproxy.controlplane.beside import Beside
-from gwproxy.controlplane.candidates import settle
+from gwproxy.controlplane.candidates import audited, settle
 from gwproxy.controlplane.rules import Rules
 from gwproxy.dataplane.canary import Canary
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.errors import GatewayError, StoreUnavailable
 from gwproxy.store.audit import AuditLog
 from gwproxy.store.candidates import Candidate, CandidateGone, CandidateStore, Judgement
+from gwproxy.store.deployments import WheelMissing
 
 log = logging.getLogger("gwproxy.referee")
 
@@ -114,16 +115,20 @@ class Referee:
         if decision is None:
             return
         if decision.outcome == "promoted":
-            self._promote(candidate, decision.reason)
+            try:
+                self._promote(candidate, decision.reason)
+            except WheelMissing as error:
+                self._finish(candidate, "aborted", str(error))
         else:
             self._finish(candidate, decision.outcome, decision.reason)
 
     def _promote(self, candidate: Candidate, reason: str) -> None:
         published = self._store.publish(candidate.id, "promoted", reason, by=BY, actor=candidate.actor)
         log.warning("canary_promoted candidate=%s revision=%d reason=%s", candidate.id, published.revision, reason)
-        self._audit.note(BY, "canary promote", "done", reason, published.revision)
+        self._audit.note(BY, audited(candidate, "canary promote")[0], "done", reason, published.revision)
 
     def _finish(self, candidate: Candidate, outcome: str, reason: str) -> None:
         if self._store.finish(candidate.id, outcome, reason, by=BY):
             log.warning("canary_ended candidate=%s outcome=%s reason=%s", candidate.id, outcome, reason)
-            self._audit.note(BY, "canary abort", "done", f"{outcome}: {reason}", candidate.base)
+            action, base = audited(candidate, "canary abort")
+            self._audit.note(BY, action, "done", f"{outcome}: {reason}", base)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from gwproxy.controlplane.installed import label
 from gwproxy.controlplane.roster import LOOK_EVERY, SILENCE, SILENT, STOPPED, Roster, Worker
 from gwproxy.errors import StoreUnavailable
-from gwproxy.store.configuration import ConfigurationStore, Published, Revision, digest_of
+from gwproxy.store.configuration import ConfigurationStore, Published, digest_of
 
 #: What is to be done about workers that are silent.
 ADVICE = (
@@ -58,6 +58,18 @@ class Acknowledgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Replacement:
+    """What was made live while something else was followed.
+
+    :ivar at: ISO 8601, UTC.
+    """
+
+    revision: int
+    actor: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """How far a rollout is, or how it ended.
 
@@ -66,6 +78,7 @@ class Standing:
     :ivar seconds: since it began.
     :ivar by: what came after, if it was overtaken; None if it was not, or if the configuration was removed.
     :ivar store: why the store could not be asked at the last look; empty if it could.
+    :ivar what: what its revision is of, for messages: ``revision``, ``plugins revision``.
     """
 
     revision: int
@@ -73,8 +86,9 @@ class Standing:
     workers: tuple[Acknowledgement, ...]
     seconds: float
     outcome: Outcome | None = None
-    by: Revision | None = None
+    by: Replacement | None = None
     store: str = ""
+    what: str = "revision"
 
     def count(self, *states: State) -> int:
         """Return how many workers are in one of these states."""
@@ -89,9 +103,9 @@ class Standing:
         """Return why it did not come to its end, in a line naming every worker; empty if it did, or goes on."""
         if self.outcome == "overtaken":
             if self.by is None:
-                return f"revision {self.revision} was removed from the store before all workers ran it"
-            told = f"revision {self.by.revision} by {self.by.actor or 'unknown'} at {self.by.at}"
-            return f"revision {self.revision} was replaced by {told} before all workers ran it"
+                return f"{self.what} {self.revision} was removed from the store before all workers ran it"
+            told = f"{self.what} {self.by.revision} by {self.by.actor or 'unknown'} at {self.by.at}"
+            return f"{self.what} {self.revision} was replaced by {told} before all workers ran it"
         if self.outcome == "nobody":
             return f"no worker is live, after {self.seconds:.1f} s"
         if self.outcome not in ("refused", "late"):
@@ -126,7 +140,7 @@ class Standing:
 
 
 class Rollout:
-    """Follows one revision.
+    """Follows one revision of the configuration.
 
     Every worker that is there when it begins is waited for, and every one that starts meanwhile, unless it is known to
     have stopped: by itself, or as its successor on the same machine says. One that is silent is not: it may hang, or be
@@ -135,6 +149,10 @@ class Rollout:
     :param timeout: seconds.
     :param known: heartbeats of the workers that were there before it was published.
     """
+
+    #: What a revision is called, and what heartbeats have: the digest that runs, the one that was refused, and why.
+    what = "revision"
+    fields = ("digest", "refused", "error")
 
     def __init__(
         self,
@@ -179,7 +197,7 @@ class Rollout:
             self._workers = tuple(sorted(found, key=lambda worker: (worker.state == "gone", worker.host, worker.pid)))
         except StoreUnavailable as error:
             away = str(error)
-        standing = Standing(self._published.revision, self._published.digest, self._workers, seconds, None, by, away)
+        standing = Standing(self._published.revision, self._published.digest, self._workers, seconds, None, by, away, self.what)
         return replace(standing, outcome=self._outcome(standing, replaced=replaced))
 
     def _outcome(self, standing: Standing, *, replaced: bool) -> Outcome | None:
@@ -195,7 +213,7 @@ class Rollout:
             return "refused"
         return ("late" if live else "nobody") if late else None
 
-    def _overtaken(self) -> tuple[bool, Revision | None]:
+    def _overtaken(self) -> tuple[bool, Replacement | None]:
         """Return whether something else is live now, and what."""
         mark = self._store.fingerprint()
         if mark is not None and mark == self._mark:
@@ -207,30 +225,41 @@ class Rollout:
         if latest.data is None:
             return True, None
         newest = next(iter(self._store.history(1)), None)
-        noted = newest is not None and newest.digest == digest_of(latest.data)
-        return True, newest if noted else Revision(latest.revision or self._published.revision + 1, "", "", "external", "", b"")
+        if newest is not None and newest.digest == digest_of(latest.data):
+            return True, Replacement(newest.revision, newest.actor, newest.at)
+        return True, Replacement(latest.revision or self._published.revision + 1, "external", "")
 
     def _acknowledgement(self, worker: Worker) -> Acknowledgement:
         state, reason = self._state(worker)
-        revision, build = worker.get("revision", ""), worker.get("build_ms", "")
+        revision, build = self._revision(worker), worker.get("build_ms", "")
         return Acknowledgement(
             worker["id"],
             worker.get("host", ""),
             worker.get("pid", ""),
             state,
-            int(revision) if revision.isascii() and revision.isdecimal() else 0,
+            revision,
             float(build) if build.replace(".", "", 1).isdecimal() and build.isascii() else None,
             reason,
         )
 
     def _state(self, worker: Worker) -> tuple[State, str]:
         """Return what a worker makes of it, and why."""
-        state, error = worker.get("state", ""), worker.get("error", "")
+        running, refused, why = self.fields
+        state, error = worker.get("state", ""), worker.get(why, "")
         if state in ("draining", STOPPED):
             return "gone", "has stopped" if state == STOPPED else "is about to stop"
-        if worker.get("refused") == self._published.digest:
+        if self._published.digest and worker.get(refused) == self._published.digest:
             return "refused", error
-        runs = worker.get("digest") == self._published.digest
+        runs = worker.get(running) == self._published.digest
         if state == SILENT:
             return ("gone", f"{SILENCE}, after it ran it") if runs else ("waiting", SILENCE)
-        return ("done", "") if runs and state == "ready" else ("waiting", error)
+        return ("done", "") if runs and self._serves(state) else ("waiting", error)
+
+    def _serves(self, state: str) -> bool:
+        """Whether a worker in this state serves what it says it runs."""
+        return state == "ready"
+
+    def _revision(self, worker: Worker) -> int:
+        """Return which revision a worker runs; 0 if none."""
+        revision = worker.get("revision", "")
+        return int(revision) if revision.isascii() and revision.isdecimal() else 0

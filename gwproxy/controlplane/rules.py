@@ -8,17 +8,21 @@ from dataclasses import dataclass
 
 import orjson
 
-from gwproxy.controlplane.sides import CANDIDATE, LIVE, Numbers
+from gwproxy.controlplane.sides import CANDIDATE, LIVE, RATES, Numbers
 from gwproxy.errors import CommandFailed
 
 MIN_REQUESTS = 100
 
 _NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 _RULE = re.compile(
-    rf"\s*(?P<measure>5xx|4xx|p50|p90|p99)\s*>\s*(?:(?P<live>live)\s*(?:\*\s*(?P<factor>{_NUMBER})|\+\s*(?P<added>{_NUMBER})\s*"
-    rf"(?P<added_unit>%|ms|s)|)|(?P<constant>{_NUMBER})\s*(?P<unit>%|ms|s))\s*"
+    rf"\s*(?P<measure>errors|5xx|4xx|p50|p90|p99)\s*>\s*(?:live\s*\*\s*(?P<factor>{_NUMBER})|(?P<live>live)|"
+    rf"(?:live\s*)?\+\s*(?P<added>{_NUMBER})\s*(?P<added_unit>%|ms|s)|(?P<constant>{_NUMBER})\s*(?P<unit>%|ms|s))\s*"
 )
-GRAMMAR = "a measure (5xx, 4xx, p50, p90, p99), '>', and a bound: 1%, 250ms, 2s, live, live + 20ms, live * 1.5"
+_OR = re.compile(r"\s+or\s+")
+GRAMMAR = (
+    "a measure (errors, 5xx, 4xx, p50, p90, p99), '>', and a bound: 1%, 250ms, 2s, live, live + 20ms (or +20ms), live * 1.5; "
+    "several with 'or' between"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Rule:
     """A bound that one measure of the candidate's side must not exceed.
 
     :ivar text: as it was written.
-    :ivar measure: ``5xx`` or ``4xx``, in percent; ``p50``, ``p90`` or ``p99``, in seconds.
+    :ivar measure: one of :data:`~gwproxy.controlplane.sides.RATES`, in percent; ``p50``, ``p90`` or ``p99``, in seconds.
     :ivar constant: the bound, in the measure's unit; what is added to that of the live side if there is a factor.
     :ivar factor: what the live side's measure is multiplied with; None: the bound is constant.
     """
@@ -46,10 +50,10 @@ class Rule:
         if found is None:
             raise CommandFailed(f"{text!r} is no rule: expected {GRAMMAR}")
         measure, unit = found["measure"], found["unit"] or found["added_unit"]
-        if unit is not None and (unit == "%") != (measure in ("4xx", "5xx")):
+        if unit is not None and (unit == "%") != (measure in RATES):
             raise CommandFailed(f"{text!r} is no rule: {measure} is {'a percentage' if unit != '%' else 'a time, such as 250ms'}")
         number = float(found["constant"] or found["added"] or 0) / (1000 if unit == "ms" else 1)
-        factor = float(found["factor"] or 1) if found["live"] else None
+        factor = None if found["constant"] else float(found["factor"] or 1)
         return cls(" ".join(text.split()), measure, number, factor)
 
     def judge(self, live: Numbers, candidate: Numbers, min_requests: int) -> Verdict:
@@ -66,10 +70,9 @@ class Rule:
         compared = f"{self.measure} {_shown(ours, self.measure)} > {_shown(bound, self.measure)}"
         if self.factor is not None:
             compared += f" ({self.text.partition('>')[2].strip()})"
-        if self.measure not in ("4xx", "5xx"):
+        if self.measure not in RATES:
             return f"{compared} ({candidate.requests:,} requests)"
-        count = candidate.server_errors if self.measure == "5xx" else candidate.client_errors
-        return f"{compared} ({count:,} of {candidate.requests:,} requests)"
+        return f"{compared} ({candidate.count(self.measure):,} of {candidate.requests:,} requests)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,11 @@ class Rules:
 
     @classmethod
     def of(cls, abort_if: Sequence[str] = (), promote_after: float | None = None, min_requests: int = MIN_REQUESTS) -> Rules:
-        """Make them of what was written.
+        """Make them of what was written; a text may be several rules with ``or`` between.
 
         :raises CommandFailed: a rule is none.
         """
-        return cls(tuple(map(Rule.parse, abort_if)), promote_after, min_requests)
+        return cls(tuple(Rule.parse(text) for texts in abort_if for text in _OR.split(texts)), promote_after, min_requests)
 
     @classmethod
     def load(cls, text: str) -> Rules:
@@ -144,8 +147,7 @@ class Rules:
             return Decision("aborted", "; ".join(broken))
         if self.promote_after is None or age < self.promote_after or not all(verdict.judged for verdict in verdicts):
             return None
-        rate = f"5xx {_shown(candidate.rate('5xx'), '5xx')} ({candidate.server_errors:,} of {candidate.requests:,} requests)"
-        return Decision("promoted", f"after {self.promote_after:g}s: {rate}")
+        return Decision("promoted", f"after {self.promote_after:g}s: {compared(live, candidate)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +162,21 @@ class Decision:
     reason: str
 
 
+def compared(live: Numbers, candidate: Numbers) -> str:
+    """Say what the candidate's side has answered, beside the live one's if that has answered anything."""
+    ours = f"5xx {_shown(candidate.rate('5xx'), '5xx')} ({candidate.server_errors:,} of {candidate.requests:,} requests)"
+    slowest, theirs = candidate.percentile(99), live.percentile(99)
+    if not live.requests:
+        return ours
+    told = f"{ours}, live {_shown(live.rate('5xx'), '5xx')} ({live.server_errors:,} of {live.requests:,})"
+    return told if slowest is None or theirs is None else f"{told}; p99 {_shown(slowest, 'p99')}, live {_shown(theirs, 'p99')}"
+
+
 def _measured(side: Numbers, measure: str) -> float | None:
-    return side.rate(measure) if measure in ("4xx", "5xx") else side.percentile(float(measure[1:]))
+    return side.rate(measure) if measure in RATES else side.percentile(float(measure[1:]))
 
 
 def _shown(value: float, measure: str) -> str:
-    if measure in ("4xx", "5xx"):
+    if measure in RATES:
         return f"{round(value, 2):g}%"
     return f"{value * 1000:.3g}ms" if value < 1 else f"{value:.3g}s"

@@ -10,6 +10,9 @@ from gwproxy.dataplane.canary import BOUNDS
 
 LIVE, CANDIDATE = "live", "candidate"
 
+#: What is told in percent of the requests. ``errors``: responses of 500 and more, and hooks that failed though the answer went out.
+RATES = ("errors", "5xx", "4xx")
+
 _BUCKETS = len(BOUNDS) + 1
 
 
@@ -18,23 +21,28 @@ class Numbers:
     """What one side has answered.
 
     :ivar latencies: requests by :data:`~gwproxy.dataplane.canary.BOUNDS`.
+    :ivar failures: of hooks whose failing was ignored.
     """
 
     requests: int
     client_errors: int
     server_errors: int
     latencies: tuple[int, ...]
+    failures: int = 0
 
     @classmethod
     def of(cls, counts: Mapping[str, int], side: str) -> Numbers:
         """Read them from what workers have counted, by names such as ``live:5xx``."""
-        requests, clients, servers = (counts.get(f"{side}:{name}", 0) for name in ("requests", "4xx", "5xx"))
-        return cls(requests, clients, servers, tuple(counts.get(f"{side}:b{bucket}", 0) for bucket in range(_BUCKETS)))
+        requests, clients, servers, failures = (counts.get(f"{side}:{name}", 0) for name in ("requests", "4xx", "5xx", "failures"))
+        return cls(requests, clients, servers, tuple(counts.get(f"{side}:b{bucket}", 0) for bucket in range(_BUCKETS)), failures)
+
+    def count(self, kind: str) -> int:
+        """Return how many of one of :data:`RATES` there were."""
+        return {"errors": self.server_errors + self.failures, "5xx": self.server_errors, "4xx": self.client_errors}[kind]
 
     def rate(self, kind: str) -> float:
-        """Return the share of ``4xx`` or ``5xx`` in percent; 0.0 without requests."""
-        count = self.server_errors if kind == "5xx" else self.client_errors
-        return 100 * count / self.requests if self.requests else 0.0
+        """Return the share of one of :data:`RATES` in percent; 0.0 without requests."""
+        return 100 * self.count(kind) / self.requests if self.requests else 0.0
 
     def percentile(self, percent: float) -> float | None:
         """Return the latency in seconds that so many percent of the requests stay below; None without any.

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from gwproxy.errors import StoreUnavailable
 from gwproxy.store.candidates import Candidate, CandidateStore, CandidateUnreadable, Look
 from gwproxy.store.configuration import ConfigurationStore
 from gwproxy.store.counters import sha1
+from gwproxy.store.deployments import DeploymentStore, LiveDeployment, Revocation
 
 log = logging.getLogger("gwproxy.sources")
 
@@ -41,9 +43,13 @@ class Source(Protocol):
     """Something to follow.
 
     :ivar candidate: what was there beside the live configuration at the last look; None if nothing was that is good for it.
+    :ivar deployment: what was pushed, as of the last look; None: it has none, or has not looked yet.
+    :ivar revoked: what is not good any more of what was pushed, by the SHA-256 of a wheel or the id of a key.
     """
 
     candidate: Candidate | None
+    deployment: LiveDeployment | None
+    revoked: Mapping[str, Revocation]
 
     def poll(self) -> Found | None:
         """Return the content if it may differ from what was returned last, else None.
@@ -62,12 +68,15 @@ class Source(Protocol):
 
 
 class RedisSource:
-    """The live configuration in Redis and the candidate beside it: polled, and followed by their channel.
+    """The live configuration in Redis, what was pushed, and the candidate beside them: polled, and followed by their channel.
 
     :param prefix: of the keys, for names shown.
+    :param deployments: None: what was pushed is not looked at.
     """
 
-    def __init__(self, store: ConfigurationStore, candidates: CandidateStore, prefix: str) -> None:
+    def __init__(
+        self, store: ConfigurationStore, candidates: CandidateStore, prefix: str, deployments: DeploymentStore | None = None
+    ) -> None:
         self._store = store
         self._candidates = candidates
         self._name = f"{prefix}routes"
@@ -75,13 +84,18 @@ class RedisSource:
         self._version = ""  # of the candidate that was read last
         self._unreadable = ""  # the id of a candidate that was told of already
         self._looked = 0.0  # when, monotonic
+        self._deployments = deployments
+        self._marks: tuple[str | None, str] = (None, "")  # of the deployment and of the revocations that were read last
         self.candidate: Candidate | None = None
+        self.deployment: LiveDeployment | None = None
+        self.revoked: Mapping[str, Revocation] = {}
         self._hint = threading.Event()
         self._closed = False
 
     def poll(self) -> Found | None:
         """Compare fingerprints, and read everything if they differ; an unchanged document is not transferred."""
         look = self._look()
+        self._look_at_plugins(look)
         self._look_beside(look)
         if look.fingerprint == self._seen:
             return None
@@ -99,7 +113,8 @@ class RedisSource:
         except StoreUnavailable:
             return False
         known = self.candidate.id if self.candidate is not None else ""
-        if look.fingerprint == self._seen and look.candidate == known and not look.void:
+        pushed = self._deployments is not None and self._marks != (look.deployment, look.revoked)
+        if look.fingerprint == self._seen and look.candidate == known and not look.void and not pushed:
             return False
         self._hint.set()
         return True
@@ -107,6 +122,18 @@ class RedisSource:
     def _look(self) -> Look:
         self._looked = time.monotonic()
         return self._candidates.look()
+
+    def _look_at_plugins(self, look: Look) -> None:
+        """Read what is deployed, and what is revoked, if either is another than before."""
+        if self._deployments is None:
+            return
+        deployed, revoked = self._marks
+        if look.revoked != revoked:  # first: what is deployed next may be good only by that
+            self.revoked, revoked = self._deployments.revoked(), look.revoked
+        if look.deployment != deployed:
+            self.deployment = self._deployments.live()
+            deployed = sha1(self.deployment.data) if self.deployment.data else ""  # as above
+        self._marks = deployed, revoked
 
     def _look_beside(self, look: Look) -> None:
         """Read the candidate if it is another one, or is told to be otherwise than before."""
@@ -167,6 +194,8 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.candidate: Candidate | None = None  # a file has nothing beside it
+        self.deployment: LiveDeployment | None = None  # nothing can be pushed
+        self.revoked: Mapping[str, Revocation] = {}
         self._seen: tuple[int, int, int] | None = None
         self._closed = threading.Event()
 

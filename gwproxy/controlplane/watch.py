@@ -6,18 +6,16 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from gevent import GreenletExit
 
-from gwproxy.controlplane.beside import Beside
-from gwproxy.controlplane.collection import Collector, uncollected
-from gwproxy.controlplane.events import announce
+from gwproxy.controlplane.collection import Collector
+from gwproxy.controlplane.deployed import Deployed, Deployments
 from gwproxy.controlplane.last_good import LastGoodFile
-from gwproxy.controlplane.leftovers import Leftovers
-from gwproxy.controlplane.make import Maker
 from gwproxy.controlplane.parse import Environment
+from gwproxy.controlplane.pushes import Pushes
+from gwproxy.controlplane.serving import Serving
 from gwproxy.controlplane.sources import Found, Source
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.upstreams import Upstreams
@@ -26,38 +24,22 @@ from gwproxy.registry import Registry
 
 log = logging.getLogger("gwproxy.watch")
 
-PATIENCE = 0.5  # seconds a change waits for DNS to know the names that are new in it
 MIN_INTERVAL = 0.1  # seconds between two applications: a storm of changes is applied ten times a second at most
 
 
-@dataclass(slots=True)
-class Standing:
-    """What this worker runs, or why it does not run what it should.
-
-    :ivar state: ``starting``, ``ready``, ``refused`` or ``draining``.
-    :ivar error: why the newest configuration is not run; empty if it is.
-    :ivar refused: the digest of the configuration that is not run because it was judged; empty if there is none.
-    :ivar applied_at: seconds since 1970; 0.0 before the first.
-    :ivar build_ms: milliseconds it took to make what runs.
-    """
-
-    state: str = "starting"
-    revision: int = 0
-    digest: str = ""
-    error: str = ""
-    refused: str = ""
-    applied_at: float = 0.0
-    build_ms: float = 0.0
-
-
 class Watcher:
-    """Keeps a gateway's snapshot equal to what the source holds.
+    """Keeps a gateway's snapshot equal to what the source holds: a configuration, and a deployment of plugins.
 
+    Each is judged under the other that runs; what was refused is judged again when the other has changed.
+
+    :param registry: the plugins that are installed.
     :param pause: called between any two routes while a configuration is parsed and built, so that requests are served.
     :param revision_of: tells the revision of content that was read, recording a change nobody else has.
     :param changed: called after the standing changed.
     :param in_thread: calls a function where it may wait for a disk.
     :param collector: None leaves the garbage collector alone.
+    :param deployments: loads what was pushed; None: nothing is.
+    :param last_deployed: keeps deployments as ``last_good`` does configurations; None: they are not kept.
 
     :ivar beside: what it keeps of the candidate that the source has, if it has one.
     :ivar looked: whether it has looked at least once: what there was to serve is served.
@@ -77,24 +59,39 @@ class Watcher:
         changed: Callable[[], None] = lambda: None,
         in_thread: Callable[..., Any] = lambda function, *args: function(*args),
         collector: Collector | None = None,
+        deployments: Deployments | None = None,
+        last_deployed: LastGoodFile | None = None,
     ) -> None:
         self._source = source
         self._gateway = gateway
-        self._registry = registry
-        self._upstreams = upstreams
-        self._last_good = last_good
-        self._maker = Maker(registry, upstreams, environment, pause)
-        self._pause = pause
+        self._serving = Serving(
+            gateway,
+            upstreams,
+            deployments or Deployments(registry, gateway.tally),
+            environment,
+            last_good,
+            last_deployed,
+            outdated=source.outdated,
+            pause=pause,
+            changed=changed,
+            in_thread=in_thread,
+            collector=collector,
+        )
+        self._pushes = Pushes(self._serving, gateway.tally, in_thread)
         self._revision_of = revision_of
-        self._changed = changed
-        self._in_thread = in_thread
         self._collector = collector
         self._unjudged: Found | None = None  # the store went away while it was looked at, and will not offer it again
+        self._refused: Found | None = None  # it may be good with other plugins
         self._away = False
         self._closed = False
         self.looked = False
-        self.standing = Standing()
-        self.beside = Beside(gateway, self._maker, pause, changed, collector, source.outdated)
+        self.standing = self._serving.standing
+        self.beside = self._serving.beside
+
+    @property
+    def deployed(self) -> Deployed:
+        """What was pushed and runs, with all plugins that there are."""
+        return self._serving.deployed
 
     def run(self) -> None:
         """Follow the source until closed."""
@@ -123,7 +120,10 @@ class Watcher:
     def step(self) -> None:
         """Look once, and apply what changed."""
         try:
-            found, self._unjudged = self._source.poll() or self._unjudged, None
+            self._unjudged = self._source.poll() or self._unjudged
+            if self._pushes.follow(self._source.deployment, self._source.revoked) and self._refused is not None:
+                self._unjudged, self._refused, self.standing.refused = self._unjudged or self._refused, None, ""
+            found, self._unjudged = self._unjudged, None
             if found is not None:
                 self._judge(found)
         except StoreUnavailable as error:
@@ -160,7 +160,7 @@ class Watcher:
         if digest == self.standing.digest:
             self._confirm(revision)
         elif digest != self.standing.refused:
-            self._consider(found.data, found.name, revision, digest)
+            self._refused = None if self._consider(found.data, found.name, revision, digest) else found
 
     def _compare(self, counter: int, revision: int, digest: str) -> None:
         """Say when revisions do not grow: the store was emptied, or restored. The content decides all the same.
@@ -175,59 +175,39 @@ class Watcher:
             log.warning("revision_not_higher revision=%d digest=%s before=%d", revision, digest[:12], before)
             self._gateway.tally.add("revisions_not_higher")
 
-    def _consider(self, data: bytes, name: str, revision: int, digest: str) -> None:
-        """Apply what is new, or what this worker finds when it starts.
+    def _consider(self, data: bytes, name: str, revision: int, digest: str) -> bool:
+        """Apply what is new, or what this worker finds when it starts; return whether it is served.
 
         A plugin that is not there refuses the whole, as long as there is another configuration to serve: of a fleet, the
         workers that start later must not serve what the others have refused. If there is none, a worker serves what it can.
         """
-        starts = self._gateway.snapshot is None
+        starts = not self._serving.begun
+        if starts and self._pushes.begin(data, name, revision, digest):
+            return True
         alone = starts and not self._keeps_another(digest)
-        if self._apply(data, name, revision, digest, lenient=alone) or not starts or alone:
-            return
+        if self._apply(data, name, revision, digest, lenient=alone):
+            return True
+        if not starts or alone:
+            return False
         self._fall_back()
-        if self._gateway.snapshot is None:
-            self._apply(data, name, revision, digest, lenient=True)
+        return not self._serving.begun and self._apply(data, name, revision, digest, lenient=True)
 
     def _keeps_another(self, digest: str) -> bool:
         """Whether the configuration that was served last is another one."""
-        return any(hashlib.sha256(found.data).hexdigest() != digest for found in self._last_good.load()[:1])
+        return any(hashlib.sha256(found.data).hexdigest() != digest for found in self._serving.last_good.load()[:1])
 
     def _confirm(self, revision: int) -> None:
         """The content is what runs already: a change was taken back, or published again."""
-        self.standing.refused = ""
+        self.standing.refused, self._refused = "", None
         self.standing.revision = revision
-        self._report("ready", "")
+        self._serving.report("ready", "")
 
     def _apply(self, data: bytes, name: str, revision: int, digest: str, *, lenient: bool) -> bool:
-        began = time.monotonic()
-        with uncollected():  # as one: a collection in between would stall requests like any other
-            try:
-                made = self.beside.built(digest) or self._maker.make(data, name, revision=revision, digest=digest, lenient=lenient)
-            except ConfigurationRefused as refused:
-                self._refuse(refused, revision, digest)
-                return False
-            self._upstreams.prepare(PATIENCE)
-            served = self._gateway.snapshot
-            before = self._maker.parsed
-            leftovers = Leftovers(served, before) if served is not None and before is not None else None
-            del served, before
-            self._gateway.snapshot = made.snapshot  # the swap
-            self.beside.withdraw(made)
-            self._maker.keep(made)
-            self.standing.refused = ""
-            if self._collector is not None:
-                self._collector.set_aside()
-        self.beside.keep()
-        self.standing.revision, self.standing.digest, self.standing.applied_at = revision, digest, time.time()
-        self.standing.build_ms = made.ms
-        took = (time.monotonic() - began) * 1000
-        log.info("configuration_applied revision=%d digest=%s routes=%d ms=%.1f", revision, digest[:12], len(made.snapshot.routes), took)
-        self._report("ready", "")
-        announce(self._registry, self._gateway.tally, "configuration_applied", revision=revision, digest=digest)
-        self._save(data, revision)
-        if leftovers is not None:
-            leftovers.free(self._pause)
+        try:
+            self._serving.serve(data, name, revision, digest, lenient=lenient)
+        except ConfigurationRefused as refused:
+            self._refuse(refused, revision, digest)
+            return False
         return True
 
     def _refuse(self, refused: ConfigurationRefused, revision: int, digest: str) -> None:
@@ -235,20 +215,15 @@ class Watcher:
         for problem in refused.problems[:20]:
             log.error("configuration_problem revision=%d %s", revision, problem)
         log.error("configuration_refused revision=%d digest=%s problems=%d", revision, digest[:12], len(refused.problems))
-        self._report("refused", str(refused))
-
-    def _save(self, data: bytes, revision: int) -> None:
-        try:
-            self._in_thread(self._last_good.save, data, revision)
-        except OSError as error:
-            log.error("last_good_not_saved reason=%s", error)
+        self._serving.report("refused", str(refused))
 
     def _fall_back(self) -> None:
         """Serve what was good before, if there is nothing else to serve."""
-        if self._gateway.snapshot is not None:
+        if self._serving.begun:
             return
+        self._pushes.fall_back()
         error, judged = self.standing.error, self.standing.refused
-        for found in self._last_good.load():
+        for found in self._serving.last_good.load():
             digest = hashlib.sha256(found.data).hexdigest()
             if digest == judged:
                 continue
@@ -256,14 +231,8 @@ class Watcher:
                 log.warning("serving_last_good revision=%d", found.revision)
                 if error:
                     self.standing.refused = judged
-                    self._report("refused", error)
+                    self._serving.report("refused", error)
                 return
 
     def _report_refused(self, error: str) -> None:
-        self._report("refused" if self._gateway.snapshot else "starting", error)
-
-    def _report(self, state: str, error: str) -> None:
-        if self.standing.state != "draining":
-            self.standing.state = state
-        self.standing.error = error
-        self._changed()
+        self._serving.report("refused" if self._serving.begun else "starting", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import redis
@@ -42,6 +43,11 @@ class Asking:
             return function()
         except STORE_ERRORS as error:
             raise StoreUnavailable(describe(error)) from error
+
+    def _now(self) -> str:
+        """Return the store's time, ISO 8601, UTC."""
+        seconds, microseconds = self._ask(self._client.time)
+        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds).isoformat(timespec="microseconds")[:-6] + "Z"
 
     def _evaluate(self, script: str, names: tuple[str, ...], *arguments: str | bytes | int) -> Any:
         """Run a Lua script, whose KEYS are those of ``names``, and return its reply."""

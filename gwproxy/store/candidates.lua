@@ -1,22 +1,23 @@
--- The candidate: a configuration beside the live one, at most one at a time. Each change of it is one step.
+-- The candidate: a configuration or a deployment beside the live one, at most one at a time. Each change of it is one step.
 --
--- Runs behind revisions.lua, which is there as revise(KEYS, ARGV).
+-- Runs behind revisions.lua and deployments.lua, which are there as revise(KEYS, ARGV) and deploy(KEYS, ARGV).
 --
--- KEYS     routes, revision, history, candidate, candidate_last
+-- KEYS     routes, revision, history, candidate, candidate_last, the four of deployments.lua, and for publish those of wheels
 -- ARGV[1]  look:    the store's clock is all it needs
---          start:   id, sha1 of the live configuration, its revision, lease, channel, then the candidate's other fields and their values
+--          start:   id, sha1 of the live configuration, its revision, lease, channel, sha1 of the live deployment, its revision ('':
+--                   whichever is live), then the candidate's other fields and their values
 --          renew:   id, lease
 --          change:  id, channel, then fields and their new values
 --          report:  id, worker, number of the report, milliseconds between two judgements, then counters and what to add to each
 --          finish:  id, channel, outcome, reason, by, at
 --          settle:  as finish, but only if it is void
---          publish: as finish, then what revisions.lua's publish takes after the configuration
+--          publish: as finish, then what publish of revisions.lua or deployments.lua takes after the configuration or deployment
 --          show, last: nothing
 -- A lease is in milliseconds; '' has no end.
 --
--- A candidate is void when the configuration that it was made from is live no more, or its lease has run out.
+-- A candidate is void when the configuration or the deployment that it was made from is live no more, or its lease has run out.
 
-local routes, counter, candidate, last = KEYS[1], KEYS[2], KEYS[4], KEYS[5]
+local routes, counter, candidate, last, plugins, deployed, revoked = KEYS[1], KEYS[2], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[9]
 local KEPT = 7 * 86400 * 1000 -- milliseconds a candidate is kept that no worker asks for; its end is kept four times as long
 
 local function now()
@@ -28,26 +29,33 @@ local function int(number)
   return string.format('%.0f', number)
 end
 
--- Returns '' for a missing or empty configuration.
-local function fingerprint()
-  local live = redis.call('GET', routes)
+-- Returns '' for what is missing or empty.
+local function fingerprint(key)
+  local live = redis.call('GET', key)
   return (live and live ~= '') and redis.sha1hex(live) or ''
 end
 
+local function number(key)
+  return tonumber(redis.call('GET', key) or 0)
+end
+
 -- Returns '', 'superseded' or 'expired'.
-local function void(live)
-  local made = redis.call('HMGET', candidate, 'live', 'base', 'until')
-  if made[1] ~= live or tonumber(made[2]) ~= tonumber(redis.call('GET', counter) or 0) then return 'superseded' end
+local function void()
+  local made = redis.call('HMGET', candidate, 'live', 'base', 'until', 'plugins', 'plugins_base')
+  if made[1] ~= fingerprint(routes) or tonumber(made[2]) ~= number(counter) then return 'superseded' end
+  if made[4] and (made[4] ~= fingerprint(plugins) or tonumber(made[5]) ~= number(deployed)) then return 'superseded' end
   if made[3] and now() > tonumber(made[3]) then return 'expired' end
   return ''
 end
 
 -- What is in its place and no candidate (somebody has SET the key) must not keep workers from the live configuration.
 local function look()
-  local live = fingerprint()
+  local gone = redis.call('HKEYS', revoked)
+  table.sort(gone)
+  local live = {fingerprint(plugins), #gone > 0 and redis.sha1hex(table.concat(gone, '\n')) or ''}
   local found = redis.pcall('HMGET', candidate, 'id', 'version')
-  if found.err or not found[1] then return {live, '', '', ''} end
-  return {live, found[1], found[2] or '0', void(live)}
+  if found.err or not found[1] then return {fingerprint(routes), '', '', '', unpack(live)} end
+  return {fingerprint(routes), found[1], found[2] or '0', void(), unpack(live)}
 end
 
 local function is(id)
@@ -81,20 +89,23 @@ local function fields(pattern)
 end
 
 local function start()
-  local id, live, base, lease, channel = unpack(ARGV, 2)
-  if fingerprint() ~= live or tonumber(redis.call('GET', counter) or 0) ~= tonumber(base) then return {'moved'} end
+  local id, live, base, lease, channel, deployment, revision = unpack(ARGV, 2)
+  if fingerprint(routes) ~= live or number(counter) ~= tonumber(base) then return {'moved'} end
+  if revision == '' then deployment, revision = fingerprint(plugins), int(number(deployed)) end
+  if fingerprint(plugins) ~= deployment or number(deployed) ~= tonumber(revision) then return {'redeployed'} end
   local found = redis.call('HMGET', candidate, 'id', 'mode', 'actor', 'at')
-  if found[1] and void(live) == '' then return {'busy', unpack(found)} end
+  if found[1] and void() == '' then return {'busy', unpack(found)} end
   redis.call('DEL', candidate)
-  redis.call('HSET', candidate, 'id', id, 'version', 1, 'live', live, 'base', base, 'began', int(now()), unpack(ARGV, 7))
+  redis.call('HSET', candidate, 'id', id, 'version', 1, 'live', live, 'base', base, 'began', int(now()),
+    'plugins', deployment, 'plugins_base', revision, unpack(ARGV, 9))
   set(lease)
   tell(channel, id)
-  return {'done'}
+  return {'done', tonumber(revision)}
 end
 
 local function renew()
   local id, lease = unpack(ARGV, 2)
-  if not is(id) or void(fingerprint()) ~= '' then return {'gone'} end
+  if not is(id) or void() ~= '' then return {'gone'} end
   set(lease)
   return {'done'}
 end
@@ -126,14 +137,16 @@ end
 
 local function close(revision)
   local id, channel, outcome, reason, by, at = unpack(ARGV, 2)
-  local kept = redis.call('HMGET', candidate, 'mode', 'digest', 'base', 'actor', 'comment', 'share', 'rules', 'at')
+  local kept = redis.call('HMGET', candidate, 'mode', 'digest', 'base', 'actor', 'comment', 'share', 'rules', 'at',
+    'deployment', 'plugins_base', 'action', 'distribution', 'wheel_version')
   local numbers = {}
   local counted = fields('^n:')
   for i = 1, #counted, 2 do numbers[string.sub(counted[i], 3)] = tonumber(counted[i + 1]) end
   redis.call('DEL', last)
   redis.call('HSET', last, 'id', id, 'outcome', outcome, 'reason', reason, 'by', by, 'at', at, 'revision', revision,
     'numbers', cjson.encode(numbers))
-  for i, name in ipairs({'mode', 'digest', 'base', 'actor', 'comment', 'share', 'rules', 'started'}) do
+  for i, name in ipairs({'mode', 'digest', 'base', 'actor', 'comment', 'share', 'rules', 'started',
+    'deployment', 'plugins_base', 'action', 'distribution', 'wheel_version'}) do
     redis.call('HSET', last, name, kept[i] or '')
   end
   redis.call('PEXPIRE', last, 4 * KEPT)
@@ -143,9 +156,15 @@ local function close(revision)
 end
 
 local function publish()
-  if not is(ARGV[2]) or void(fingerprint()) ~= '' then return {'gone'} end
-  local told = {'publish', redis.call('HGET', candidate, 'data'), unpack(ARGV, 8)}
-  local reply = revise({KEYS[1], KEYS[2], KEYS[3]}, told)
+  if not is(ARGV[2]) or void() ~= '' then return {'gone'} end
+  local deployment = redis.call('HGET', candidate, 'deployment')
+  local reply
+  if deployment and deployment ~= '' then
+    reply = deploy({unpack(KEYS, 6)}, {'publish', deployment, unpack(ARGV, 8)})
+    if reply[1] == 'missing' then return reply end
+  else
+    reply = revise({KEYS[1], KEYS[2], KEYS[3]}, {'publish', redis.call('HGET', candidate, 'data'), unpack(ARGV, 8)})
+  end
   if reply[1] ~= 'done' then return {'gone'} end
   return close(reply[2])
 end
@@ -158,7 +177,7 @@ local steps = {
   report = report,
   publish = publish,
   finish = function() return is(ARGV[2]) and close('') or {'gone'} end,
-  settle = function() return is(ARGV[2]) and void(fingerprint()) ~= '' and close('') or {'gone'} end,
+  settle = function() return is(ARGV[2]) and void() ~= '' and close('') or {'gone'} end,
   show = function() return fields('') end,
   last = function() return redis.call('HGETALL', last) end,
 }

@@ -1,4 +1,4 @@
-"""The candidate: a configuration beside the live one, which workers build and report on before it is live.
+"""The candidate: a configuration or a deployment beside the live one, which workers build and report on before it is live.
 
 There is at most one. ``gw:candidate`` holds it and what workers have counted under it; ``gw:candidate_last`` how the last one ended.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import orjson
@@ -18,13 +17,15 @@ from gwproxy.errors import GatewayError
 from gwproxy.store.asking import Asking, text_of
 from gwproxy.store.configuration import ConfigurationStore, Published, Retention, RevisionConflict, digest_of
 from gwproxy.store.counters import load_script, sha1
+from gwproxy.store.deployments import KEYS as DEPLOYMENT_KEYS
+from gwproxy.store.deployments import Change, DeploymentConflict, DeploymentStore, LiveDeployment, deployment_digest, missing
 
 Mode = Literal["stage", "canary"]
 #: How a candidate ends: ``committed`` (of a stage) and ``promoted`` (of a canary) are live now.
 OUTCOMES = ("committed", "promoted", "aborted", "refused", "superseded")
 
 JUDGED_EVERY = 2.0  # seconds
-_KEYS = ("routes", "revision", "history", "candidate", "candidate_last")
+_KEYS = ("routes", "revision", "history", "candidate", "candidate_last", *DEPLOYMENT_KEYS)
 
 
 class CandidateBusy(GatewayError):
@@ -47,17 +48,21 @@ class Look:
     :ivar candidate: the candidate's id; empty if there is none.
     :ivar version: changes with what the candidate is told to be: its share, its rules.
     :ivar void: why the candidate ought to end: ``superseded``, ``expired``; empty: it stands.
+    :ivar deployment: changes whenever the live deployment does; empty if there is none.
+    :ivar revoked: changes whenever something is revoked; empty if nothing is.
     """
 
     fingerprint: str
     candidate: str
     version: str
     void: str
+    deployment: str
+    revoked: str
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A configuration beside the live one.
+    """A configuration beside the live one, or the live one with another deployment.
 
     :ivar data: the configuration; empty where it was not asked for.
     :ivar digest: SHA-256 of it, in hex.
@@ -66,6 +71,9 @@ class Candidate:
     :ivar share: percent of clients that a canary serves.
     :ivar rules: as the control plane has put them, JSON.
     :ivar counts: what all workers have counted under it, those too that are gone.
+    :ivar deployment: that is tried; empty: the live one stays, and a configuration is.
+    :ivar deployment_base: the revision of the plugins that it was made from, and is only good for.
+    :ivar change: what is to be told of it in the history of the plugins; None if a configuration is tried.
     """
 
     id: str
@@ -79,6 +87,26 @@ class Candidate:
     share: float = 0.0
     rules: str = ""
     counts: Mapping[str, int] = field(default_factory=dict)
+    deployment: bytes = b""
+    deployment_base: int = 0
+    change: Change | None = None
+
+    @property
+    def deployment_digest(self) -> str:
+        """SHA-256 of the deployment, in hex; empty if it has no wheels, or a configuration is tried."""
+        return deployment_digest(self.deployment)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A deployment that is to be tried.
+
+    :ivar base: what it was made from.
+    """
+
+    deployment: bytes
+    base: LiveDeployment
+    change: Change
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +151,10 @@ class CandidateStore(Asking):
         retention = retention or Retention()
         self._live = ConfigurationStore(client, prefix, retention)
         self._retention = (retention.revisions, round(retention.days * 86_400_000))
-        revise = f"local function revise(KEYS, ARGV)\n{load_script('revisions.lua')}\nend\n"
-        self._script = revise + load_script("candidates.lua")
+        self._deployments = DeploymentStore(client, prefix)
+        below = {"revise": "revisions.lua", "deploy": "deployments.lua"}
+        functions = (f"local function {name}(KEYS, ARGV)\n{load_script(file)}\nend\n" for name, file in below.items())
+        self._script = "".join(functions) + load_script("candidates.lua")
 
     @classmethod
     def of(cls, live: ConfigurationStore) -> CandidateStore:
@@ -192,38 +222,42 @@ class CandidateStore(Asking):
         share: float = 0.0,
         rules: str = "",
         lease: float | None = None,
+        tried: Tried | None = None,
     ) -> Candidate:
-        """Put a configuration beside the live one.
+        """Put a configuration beside the live one, or the live one with another deployment.
 
+        :param data: the configuration; with ``tried`` the live one, ``[]`` if there is none.
         :param base: the live revision that it was made from.
         :param lease: seconds until it ends by itself, unless :meth:`renew` is called before; None: it does not.
+        :param tried: None: the live deployment stays.
         :raises RevisionConflict: another revision is live.
+        :raises DeploymentConflict: another deployment is live than the one of ``tried``.
         :raises CandidateBusy: there is another candidate.
         """
-        made = Candidate(secrets.token_hex(8), data, digest_of(data), base, mode, actor, comment, self._now(), share, rules)
-        told: dict[str, str | bytes] = {
-            "data": data,
-            "digest": made.digest,
-            "mode": mode,
-            "actor": actor,
-            "comment": comment,
-            "at": made.at,
-        }
-        told |= {"share": str(share), "rules": rules}
-        pairs: list[str | bytes] = []
-        for pair in told.items():
-            pairs += pair
+        tells: dict[str, Any] = {"mode": mode, "actor": actor, "comment": comment, "share": share, "rules": rules}
+        made = Candidate(secrets.token_hex(8), data, digest_of(data), base, at=self._now(), **tells)
+        told = tells | {"data": data, "digest": made.digest, "at": made.at, "share": str(share)}
+        behind: tuple[str | int, str | int] = ("", "")
+        if tried is not None:
+            made = replace(made, deployment=tried.deployment, change=tried.change)
+            told |= {"deployment": tried.deployment, "action": tried.change.action}
+            told |= {"distribution": tried.change.distribution, "wheel_version": tried.change.version}
+            behind = (sha1(tried.base.data) if tried.base.data else "", tried.base.revision)
+        pairs = [part for pair in told.items() for part in pair]
         for _ in range(10):
             live = self._live.latest().data or b""
             if live and self._live.note_external(live, digest_of(live)) not in (0, base):
                 raise self._conflict()
-            arguments = (made.id, sha1(live), base, _lease(lease), self._key("reload"))
+            nothing = tried is not None and not live  # plugins may come before the configuration that uses them
+            arguments = (made.id, "" if nothing else sha1(live), base, _lease(lease), self._key("reload"), *behind)
             outcome, *rest = self._step("start", *arguments, *pairs)
             if outcome == b"done":
-                return made
+                return replace(made, deployment_base=int(rest[0]))
             if outcome == b"busy":
                 _, other, by, at = (text_of(part) if part else "?" for part in rest)
                 raise CandidateBusy(f"there is a candidate already: a {other} by {by}, since {at}")
+            if outcome == b"redeployed":
+                raise self._redeployed()
         raise self._conflict()
 
     def renew(self, ident: str, lease: float) -> None:
@@ -243,21 +277,29 @@ class CandidateStore(Asking):
             raise CandidateGone("the candidate has ended")
 
     def publish(self, ident: str, outcome: str, reason: str, *, by: str, actor: str = "") -> Published:
-        """Make the candidate live, as a new revision, and end it: one step.
+        """Make the candidate live, as a new revision of the configuration or of the plugins, and end it: one step.
 
         :param outcome: ``committed`` or ``promoted``.
         :param by: who or what ends it.
         :param actor: whose the revision is; empty: that of ``by``.
         :raises CandidateGone: it has ended, or what it was made from is live no more.
+        :raises WheelMissing: a wheel of the deployment is not in the store any more.
         """
         held = self.read(data=False)
         if held is None or held.id != ident:
             raise CandidateGone("the candidate has ended")
-        arguments = (held.digest, actor or by, held.comment, held.base, *self._retention, self._key("reload"))
-        revision = self._end("publish", ident, outcome, reason, by, *arguments)
+        keys: tuple[str, ...] = ()
+        arguments: tuple[str | int, ...]
+        if held.change is None:
+            digest = held.digest
+            arguments = (digest, actor or by, held.comment, held.base, *self._retention, self._key("reload"))
+        else:
+            digest = held.deployment_digest
+            keys, arguments = self._deployments.step(held.deployment, held.change, self._deployments.live(), actor or by, held.comment)
+        revision = self._end("publish", ident, outcome, reason, by, *arguments, wheels=keys)
         if revision is None:
             raise CandidateGone("the candidate has ended, or what it was made from is live no more")
-        return Published(revision, held.digest)
+        return Published(revision, digest)
 
     def finish(self, ident: str, outcome: str, reason: str, *, by: str) -> bool:
         """End the candidate; False if it has ended before: of many callers, one does it."""
@@ -271,15 +313,15 @@ class CandidateStore(Asking):
 
     # ---- below
 
-    def _end(self, step: str, ident: str, outcome: str, reason: str, by: str, *arguments: str | int) -> int | None:
+    def _end(
+        self, step: str, ident: str, outcome: str, reason: str, by: str, *arguments: str | bytes | int, wheels: tuple[str, ...] = ()
+    ) -> int | None:
         """Return the revision that it is live as, 0 if it is not; None: it had ended."""
-        reply = self._step(step, ident, self._key("reload"), outcome, reason, by, self._now(), *arguments)
+        told = (ident, self._key("reload"), outcome, reason, by, self._now(), *arguments)
+        reply = self._step(step, *told, wheels=wheels)
+        if reply[0] == b"missing":
+            raise missing(reply[1])
         return int(reply[1] or 0) if reply[0] == b"done" else None
-
-    def _now(self) -> str:
-        """The store's time, ISO 8601, UTC."""
-        seconds, microseconds = self._ask(self._client.time)
-        return datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds).isoformat(timespec="microseconds")[:-6] + "Z"
 
     def _what_came(self) -> str:
         latest = self._live.latest()
@@ -287,6 +329,9 @@ class CandidateStore(Asking):
             return f"{self._key('routes')} is missing or empty"
         if latest.revision is None:
             self._live.note_external(latest.data, digest_of(latest.data))
+        held, deployed = self.read(data=False), next(self._deployments.walk(), None)
+        if held is not None and deployed is not None and deployed.revision != held.deployment_base:
+            return f"the plugins are at revision {deployed.revision} now, by {deployed.actor}"
         newest = next(iter(self._live.history(1)), None)
         return f"the live configuration is revision {newest.revision} now, by {newest.actor}" if newest else "another configuration is live"
 
@@ -294,8 +339,12 @@ class CandidateStore(Asking):
         newest = next(iter(self._live.history(1)), None)
         return RevisionConflict(newest.revision, newest.actor, newest.at) if newest else RevisionConflict(0, "", "")
 
-    def _step(self, name: str, *arguments: str | bytes | int) -> Any:
-        return self._evaluate(self._script, _KEYS, name, *arguments)
+    def _redeployed(self) -> DeploymentConflict:
+        newest = next(self._deployments.walk(), None)
+        return DeploymentConflict(self._deployments.live().revision, newest.actor if newest else "", newest.at if newest else "")
+
+    def _step(self, name: str, *arguments: str | bytes | int, wheels: tuple[str, ...] = ()) -> Any:
+        return self._evaluate(self._script, (*_KEYS, *wheels), name, *arguments)
 
 
 def _lease(seconds: float | None) -> str:
@@ -320,10 +369,22 @@ def _candidate(fields: Mapping[bytes, bytes]) -> Candidate:
     try:
         counts = {name.decode()[2:]: int(value) for name, value in fields.items() if name.startswith(b"n:")}
         base, share = int(_text(fields, "base") or 0), float(_text(fields, "share") or 0)
+        deployment_base = int(_text(fields, "plugins_base") or 0)
     except ValueError:
         raise CandidateUnreadable("the candidate in the store is none of gwproxy's; deleting the key removes it") from None
-    mode = cast("Mode", _text(fields, "mode"))
-    return Candidate(data=fields.get(b"data", b""), base=base, mode=mode, share=share, counts=counts, **texts)
+    deployment = fields.get(b"deployment", b"")
+    change = Change(*(_text(fields, name) for name in ("action", "distribution", "wheel_version"))) if deployment else None
+    return Candidate(
+        data=fields.get(b"data", b""),
+        base=base,
+        mode=cast("Mode", _text(fields, "mode")),
+        share=share,
+        counts=counts,
+        deployment=deployment,
+        deployment_base=deployment_base,
+        change=change,
+        **texts,
+    )
 
 
 def _ended(fields: dict[bytes, bytes]) -> Ended:

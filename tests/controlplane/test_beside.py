@@ -24,6 +24,7 @@ from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.store.candidates import Candidate
 from gwproxy.store.configuration import digest_of
+from gwproxy.store.deployments import LiveDeployment, Revocation
 
 LIVE = [{"path": "/a", "upstream": "http://127.0.0.1:9"}, {"path": "/b", "upstream": "http://127.0.0.1:8"}]
 NEXT = [LIVE[0], {"path": "/c", "upstream": "http://127.0.0.1:7", "plugins": [{"name": "tag", "config": {"secret": "open-sesame"}}]}]
@@ -48,6 +49,8 @@ class Script:
     def __init__(self) -> None:
         self.found: Found | None = None
         self.candidate: Candidate | None = None
+        self.deployment: LiveDeployment | None = None
+        self.revoked: dict[str, Revocation] = {}
         self.newer = False
         self.asked = 0
 

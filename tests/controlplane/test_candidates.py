@@ -59,7 +59,7 @@ class Worker:
         noted = self.live.note_external
         self.watcher = Watcher(source, self.gateway, registry, upstreams, environment, last_good, revision_of=noted)
         standing, shown = (lambda: self.watcher.standing), self.watcher.beside.shown
-        self.heartbeat = Heartbeat(self.live, name, standing, registry, upstreams, lambda: 0, Tally(), 0.0, shown)
+        self.heartbeat = Heartbeat(self.live, name, standing, lambda: self.watcher.deployed, upstreams, lambda: 0, Tally(), 0.0, shown)
         self.referee = Referee(self.candidates, AuditLog(client), name, self.watcher.beside, self.gateway)
         self.turn()
 

@@ -13,8 +13,9 @@ import fakeredis
 import pytest
 
 from gwproxy import Plugin
+from gwproxy.controlplane.deployed import Deployed
 from gwproxy.controlplane.fleet import Heartbeat, iso, shown
-from gwproxy.controlplane.watch import Standing
+from gwproxy.controlplane.standing import Standing
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.model import Target, Upstream
 from gwproxy.process import Identity, mark_of
@@ -64,7 +65,7 @@ def heartbeat(store: ConfigurationStore, standing: Standing) -> Heartbeat:
         store,
         Identity("w1", ("w0",)),
         lambda: standing,
-        registry,
+        lambda: Deployed(registry),
         upstreams,
         lambda: 3,
         tally,

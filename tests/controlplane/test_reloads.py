@@ -32,6 +32,7 @@ from gwproxy.plugin import PluginConfig
 from gwproxy.plugins.jwks import KeySet
 from gwproxy.registry import Registry
 from gwproxy.store.candidates import Candidate
+from gwproxy.store.deployments import LiveDeployment, Revocation
 from gwproxy.store.shared import LocalStore
 
 RELOADS = 10_000
@@ -44,6 +45,8 @@ class Pushed:
 
     def __init__(self) -> None:
         self.candidate: Candidate | None = None
+        self.deployment: LiveDeployment | None = None
+        self.revoked: dict[str, Revocation] = {}
         self.next: Found | None = None
 
     def poll(self) -> Found | None:
@@ -203,7 +206,7 @@ def test_S07_what_was_served_is_freed_without_any_collection(worker: Worker) -> 
         graves: list[weakref.ref[Any]] = []
         for number in range(1, 12):
             snapshot = worker.reload(document(number), number)
-            parsed = worker.watcher._maker.parsed
+            parsed = worker.watcher._serving.maker.parsed
             changing = snapshot.routes[1]
             steps = [step for steps in changing.chain.values() for step in steps]
             assert parsed is not None

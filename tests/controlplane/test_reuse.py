@@ -66,10 +66,21 @@ def test_a_reference_and_its_text_are_not_the_same(accepted: Accepted, only: Onl
     assert only(document(route(plugins=[{"name": "limit", "config": {"limit": "5"}}])), previous=first).found == "'5'"
 
 
-def test_other_plugins_validate_anew(accepted: Accepted) -> None:
-    first = accepted(document(*numbered(1)))
-    from_elsewhere = Registry.of(next(iter(first._plugins)).plugin)  # type: ignore[call-overload]
-    assert accepted(document(*numbered(1)), previous=first, plugins=from_elsewhere).configs[0, 0] is not first.configs[0, 0]
+def test_only_routes_with_a_plugin_that_is_another_one_are_validated_anew(accepted: Accepted, plugins: Registry) -> None:
+    routes = [*numbered(2), route(path="/login", plugins=[{"name": "login", "config": {"secret": "correct-horse"}}]), route(path="/bare")]
+    first = accepted(document(*routes))
+    limit = type(plugins.find("limit"))
+    second = accepted(document(*routes), previous=first, plugins=plugins.over([Registry.of(limit())]))
+    same = [old is new for old, new in zip(first.document.routes, second.document.routes, strict=True)]
+    assert same == [False, False, True, True]
+    assert second.configs[0, 0] is not first.configs[0, 0]
+    assert second.configs[2, 0] is first.configs[2, 0]
+
+
+def test_a_plugin_that_is_gone_refuses_routes_that_were_valid(accepted: Accepted, only: Only, plugins: Registry) -> None:
+    first = accepted(document(*numbered(2)))
+    found = only(document(*numbered(1)), previous=first, plugins=plugins.lacking(["limit"], "it was taken back"))
+    assert "it was taken back" in found.found
 
 
 def test_reused_routes_are_still_compared_with_new_ones(accepted: Accepted, only: Only) -> None:

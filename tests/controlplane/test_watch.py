@@ -19,6 +19,7 @@ from gwproxy.errors import StoreUnavailable
 from gwproxy.registry import Registry
 from gwproxy.store.candidates import Candidate
 from gwproxy.store.configuration import digest_of
+from gwproxy.store.deployments import LiveDeployment, Revocation
 
 
 class Script:
@@ -26,6 +27,8 @@ class Script:
 
     def __init__(self) -> None:
         self.candidate: Candidate | None = None
+        self.deployment: LiveDeployment | None = None
+        self.revoked: dict[str, Revocation] = {}
         self.next: Found | Exception | None = None
 
     def poll(self) -> Found | None:
