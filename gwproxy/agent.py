@@ -32,6 +32,7 @@ from gwproxy.controlplane.parse import Environment, to_json
 from gwproxy.controlplane.referee import Referee
 from gwproxy.controlplane.sources import FileSource, RedisSource, Source
 from gwproxy.controlplane.watch import Watcher
+from gwproxy.controlplane.weighing import Weighing
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.health import HealthChecks
 from gwproxy.dataplane.tending import Tending
@@ -160,6 +161,7 @@ class Agent:
             self._start_referee(watcher)
         self._run(self._seed_and_watch, watcher)
         self._run(self._tidy)
+        self._run(Weighing(self._gateway.upstreams.measures, self._stopping.wait).run)
 
     @property
     def settled(self) -> bool:
@@ -241,6 +243,7 @@ class Agent:
             self._gateway.tally,
             self._started,
             watcher.beside.shown,
+            self._gateway.answered.shown,
         )
         self._run(self._heartbeat.run)
 

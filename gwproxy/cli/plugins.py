@@ -10,7 +10,7 @@ from typing import Any
 import click
 from pydantic.fields import FieldInfo
 
-from gwproxy.cli import plugins_check
+from gwproxy.cli import plugins_check, plugins_top
 from gwproxy.cli.failures import did_you_mean
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
 from gwproxy.controlplane.catalogue import described, description, listed
@@ -27,10 +27,11 @@ Examples:
   gwproxy plugins info rate_limit
   gwproxy plugins new tenant
   gwproxy plugins check gwproxy-tenant
+  gwproxy plugins top
 """
 )
 def command() -> None:
-    """List, describe, create and check plugins.
+    """List, describe, create, check and watch plugins.
 
     A plugin is a pip package with an entry point in the group 'gwproxy'; installing it is all there is to do.
     """
@@ -112,6 +113,7 @@ def new(name: str, directory: Path | None) -> int:
 
 
 command.add_command(plugins_check.command, "check")
+command.add_command(plugins_top.command, "top")
 
 
 def _cell(row: dict[str, Any], column: str) -> object:
