@@ -18,9 +18,9 @@ from setuptools.errors import CompileError, LinkError, PlatformError
 COMPILED = """
     app context messages stream
     http/bodies http/forwarding http/headers http/hosts http/paths
-    dataplane/chain dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway dataplane/ingress
-    dataplane/pool dataplane/precedence dataplane/router dataplane/target dataplane/upstream_request
-    dataplane/upstream_response dataplane/upstreams dataplane/wire
+    dataplane/answered dataplane/chain dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway
+    dataplane/histogram dataplane/ingress dataplane/measures dataplane/pool dataplane/precedence dataplane/router
+    dataplane/step dataplane/target dataplane/upstream_request dataplane/upstream_response dataplane/upstreams dataplane/wire
     store/commands store/counters store/log_buffer store/pipeline store/roundtrips
     worker/connection worker/environ worker/quick worker/reader worker/response
 """

@@ -124,9 +124,13 @@ class Context:
         "_forwarded",
         "_greenlet",
         "_id_field",
+        "_own_seconds",
         "_response_headers",
         "_step",
         "_step_since",
+        "_ticket",
+        "_timed",
+        "_upstream_seconds",
         "challenges",
         "consumer",
         "finishers",
@@ -175,6 +179,11 @@ class Context:
         self._step: object = None
         self._step_since = 0.0
         self._greenlet: object = None
+        self._timed: Any = None  # that greenlet, if it notes for how long it has waited
+        self._ticket = 0  # what tells this request apart where only one may try something; 0: it tries nothing
+        # What it took until an upstream had answered, and what else until the response could leave.
+        self._upstream_seconds = 0.0
+        self._own_seconds = 0.0
         self._id_field: Any = None  # made of request_id when first asked for: both sides get it
 
     @property

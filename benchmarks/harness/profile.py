@@ -34,14 +34,14 @@ def profile(bench: Bench, folder: Path) -> Path:
         if next(tree.glob("*__mypyc.*.so"), None) is None:
             parts.append(_interpreted(bench, folder, name, tree))
         else:
-            jobs = {"bare": partial(_bare, bench, name, tree), "five-plugin": lambda stack, n=name, t=tree: with_five(bench, stack, n, t)}
-            parts += [_compiled(bench, job, serve) for job, serve in jobs.items()]
+            parts.append(_compiled(bench, "bare", partial(_bare, bench, name=name, tree=tree)))
+            parts.append(_compiled(bench, "five-plugin", partial(with_five, bench, name=name, tree=tree)))
     table = folder / "profile.md"
     table.write_text("\n".join(parts))
     return table
 
 
-def _bare(bench: Bench, name: str, tree: Path, stack: ExitStack) -> Gateway:
+def _bare(bench: Bench, stack: ExitStack, name: str, tree: Path) -> Gateway:
     return Gwproxy(bench, stack, tree, document(bench), name=name)
 
 

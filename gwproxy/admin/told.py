@@ -246,6 +246,21 @@ class TargetHealth(Told):
     """What its last check or its ejection had to say, where it is not up; else empty."""
 
 
+class SwitchedOff(Told):
+    """A plugin entry that its breaker has switched off."""
+
+    plugin: str
+    version: str
+    route: str
+    """Which route's entry; empty: a global one."""
+    phase: str
+    """In which its hook failed."""
+    why: str
+    """`raised` or `over_budget`."""
+    workers: list[str]
+    """Ids of the workers where."""
+
+
 class Fleet(Told):
     """Every worker that is alive, and what it runs."""
 
@@ -255,6 +270,7 @@ class Fleet(Told):
     """Ids of workers that do not run the live configuration."""
     broken_plugins: dict[str, list[str]]
     """Plugins that do not load, with the hosts where."""
+    plugins_off: list[SwitchedOff]
     upstreams: list[Load]
     targets: list[TargetHealth]
 

@@ -10,7 +10,7 @@ import click
 
 from gwproxy.cli.output import ago, counted, json_option, print_json, print_line, print_table
 from gwproxy.cli.store_option import open_configuration, redis_option
-from gwproxy.controlplane.overview import overview
+from gwproxy.controlplane.overview import off_text, overview
 
 EPILOG = """\b
 Examples:
@@ -64,6 +64,8 @@ def show(found: Mapping[str, Any], now: datetime) -> None:
         print_line(f"all {counted(len(workers), 'worker')} on the live configuration")
     for name, hosts in found["broken_plugins"].items():
         print_line((f"plugin {name} does not load on {', '.join(hosts)}; 'gwproxy plugins list' there says why", "red"))
+    for off in found["plugins_off"]:
+        print_line((f"{off_text(off)}; in {len(off['workers'])} of {counted(len(workers), 'worker')}", "red"))
     if found["targets"]:
         click.echo()
         print_table(_TARGET_COLUMNS, [_target_row(target) for target in found["targets"]], _STATES)

@@ -13,13 +13,17 @@ Worker = Mapping[str, str]
 
 
 def overview(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
-    """Return the state of a gateway: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins``, ``upstreams`` and ``targets``."""
+    """Return the state of a gateway.
+
+    :returns: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins``, ``plugins_off``, ``upstreams`` and ``targets``.
+    """
     digest = digest_of(live.data) if live.data else None
     return {
         "live": {"revision": live.revision, "digest": digest},
         "workers": [_worker(worker) for worker in workers],
         "behind": [worker["id"] for worker in workers if digest is not None and worker.get("digest") != digest],
         "broken_plugins": _broken(workers),
+        "plugins_off": _off(workers),
         "upstreams": _upstreams(workers),
         "targets": _targets(workers),
     }
@@ -48,6 +52,27 @@ def _broken(workers: Sequence[Worker]) -> dict[str, list[str]]:
             if version == "broken":
                 found.setdefault(name, set()).add(worker.get("host", ""))
     return {name: sorted(hosts) for name, hosts in sorted(found.items())}
+
+
+def _off(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """Return the plugin entries that are switched off, each with the ids of the workers where."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for worker in workers:
+        rows = held(worker, "plugin_measures", {}).get("off")
+        for row in rows if isinstance(rows, list) else ():
+            if not isinstance(row, dict):
+                continue
+            made = {name: str(row.get(name) or "") for name in ("plugin", "version", "route", "phase", "why")}
+            at = (made["plugin"], made["version"], made["route"], str(row.get("entry")))
+            found.setdefault(at, {**made, "workers": []})["workers"].append(worker["id"])
+    return [found[at] for at in sorted(found)]
+
+
+def off_text(off: Mapping[str, Any]) -> str:
+    """Say that an entry is switched off, in words."""
+    whose = f"on route {off['route']}" if off["route"] else "on all routes"
+    why = "ran out of its budget" if off["why"] == "over_budget" else "failed"
+    return f"plugin {off['plugin']} {off['version']} is switched off {whose}, as it {why} in {off['phase']} again and again"
 
 
 def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:

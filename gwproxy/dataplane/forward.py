@@ -55,7 +55,7 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     try:
         if compiled.mirror is not None and not request.upgrade:
             copy = _copy(ctx, choice, live, compiled.mirror)
-        raw, target = _exchange(ctx, choice, live, probe, client_gone)
+        raw, target = _timed_exchange(ctx, choice, live, probe, client_gone)
         ctx.response = _response(ctx, raw, target, live)
     except BaseException:
         if live.breaker is not None:
@@ -76,6 +76,17 @@ def _copy(ctx: Context, choice: UpstreamChoice, live: LiveUpstream, mirror: Live
         return mirror.begin(ctx, choice, path, lambda target: _block(ctx, target))
     except ValueError:  # what cannot be sent; the request itself is answered 500 for it
         return None
+
+
+def _timed_exchange(
+    ctx: Context, choice: UpstreamChoice, live: LiveUpstream, probe: Probe | None, client_gone: Callable[[], bool] | None
+) -> tuple[RawResponse | WholeResponse, LiveTarget]:
+    """Note what it takes; what a client takes to send its body is not the upstream's."""
+    began, waited = time.monotonic(), ctx.request.body.waited
+    try:
+        return _exchange(ctx, choice, live, probe, client_gone)
+    finally:
+        ctx._upstream_seconds += time.monotonic() - began - (ctx.request.body.waited - waited)
 
 
 def _exchange(

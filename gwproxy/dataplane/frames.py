@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gwproxy.context import Context, Outcome
-    from gwproxy.dataplane.chain import Step
+    from gwproxy.dataplane.step import Step
 
 
 def hook(step: Step, ctx: Context) -> object:

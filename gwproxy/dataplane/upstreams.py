@@ -15,6 +15,7 @@ import gevent
 from gwproxy.dataplane.breaker import CircuitBreaker, Probe
 from gwproxy.dataplane.concurrency import Places
 from gwproxy.dataplane.ejection import Ejections
+from gwproxy.dataplane.measures import Measures
 from gwproxy.dataplane.members import KnownTargets, Members
 from gwproxy.dataplane.names import Names
 from gwproxy.dataplane.retry import RetryPolicy
@@ -145,6 +146,7 @@ class Upstreams:
     """All upstreams of this worker, by name and description.
 
     :ivar tally: where they count what they refuse.
+    :ivar measures: what their requests' plugins are measured by.
     :ivar known: their targets.
     :ivar names: what DNS says of their names.
     :ivar meet: called before new ones serve: to set the targets' health to what is known of it.
@@ -153,6 +155,7 @@ class Upstreams:
 
     def __init__(self, tally: Tally | None = None, transport: type[GatewayAdapter] = GatewayAdapter) -> None:
         self.tally = tally if tally is not None else Tally()
+        self.measures = Measures(self.tally)
         self.transport = transport
         self.known = KnownTargets()
         self.names = Names(self.tally)

@@ -5,7 +5,7 @@ These models are the configuration reference: the documentation's tables are mad
 
 from gwproxy.model.base import Duration, Identifier, Model, Problem, Share, Shorthand, Size, Text, parse_size
 from gwproxy.model.document import Consumer, Document
-from gwproxy.model.route import METHODS, Mirror, PluginRef, Route, RouteCanary, Split, Timeouts
+from gwproxy.model.route import METHODS, Mirror, OnError, PhaseBudgets, PluginBreaker, PluginRef, Route, RouteCanary, Split, Timeouts
 from gwproxy.model.upstream import (
     DNS,
     TLS,
@@ -36,6 +36,9 @@ __all__ = [
     "Identifier",
     "Mirror",
     "Model",
+    "OnError",
+    "PhaseBudgets",
+    "PluginBreaker",
     "PluginRef",
     "Problem",
     "Retries",
