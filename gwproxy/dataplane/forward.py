@@ -121,7 +121,7 @@ def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failur
     choice, now = ctx.upstream, time.monotonic()
     assert choice is not None  # noqa: S101 - a matched route has one
     late = choice.timeout.total is not None and now >= ctx.started + choice.timeout.total
-    if late or len(tried) >= live.retries.attempts or (live.breaker is not None and not live.breaker.closed):
+    if late or len(tried) >= live.retries.attempts or (live.breaker is not None and live.breaker.open_until is not None):
         return None
     targets = [seat.target for seat in live.members.seats]
     spared = [target for target in targets if target in tried or target.retry_at > now]
@@ -181,7 +181,10 @@ def _send(
         elif raw.status in _TROUBLE:
             live.places.failed()
     if live.breaker is not None:
-        live.breaker.failed(probe) if raw.status in _TROUBLE else live.breaker.succeeded(probe)
+        if raw.status in _TROUBLE:
+            live.breaker.failed(probe)
+        elif probe is not None:
+            live.breaker.succeeded(probe)
     if live.ejections is not None:
         live.ejections.answered(target, raw.status)
     return raw

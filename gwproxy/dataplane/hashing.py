@@ -62,8 +62,10 @@ class ConsistentHash:
             for target in targets:
                 active += target.active
             fair = balance * active / whole  # in flight for a share of 1, this request included
-            if simple:  # that one of them has room follows from the bound, which is 1 at least
-                for point in range(at, at + points):
+            if simple:
+                if first.active < fair * ring[at].share:
+                    return first
+                for point in range(at + 1, at + points):  # one of them has room: the bound is 1 at least
                     seat = ring[point % points]
                     if seat.target.active < fair * seat.share:
                         return seat.target

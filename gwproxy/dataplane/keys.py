@@ -22,12 +22,20 @@ def cookie(name: str) -> Reader:
 
     PERF: 0.5 us, where parsing all cookies takes 5 and more.
     """
+    begins = f"{name}="
     pattern = re.compile(rf"(?:\A|;)[ \t]*{re.escape(name)}(?:[ \t]*=[ \t]*([^ \t;]*))?[ \t]*(?:;|\Z)")
 
     def read(request: Request) -> str | None:
         sent = request.headers.first("cookie")
-        if sent is None or name not in sent:
+        if sent is None:
             return None
+        at = sent.find(name)
+        if at < 0:
+            return None
+        if sent.startswith(begins, at) and (at == 0 or sent[at - 2 : at] == "; ") and '"' not in sent:  # as browsers send it
+            value = sent[at + len(begins) :].partition(";")[0]
+            if " " not in value and "\t" not in value and value.isascii():
+                return value
         if '"' in sent or not sent.isascii():  # a semicolon may be part of a value, characters are bytes of UTF-8
             return request.cookies.get(name)
         found = pattern.search(sent)

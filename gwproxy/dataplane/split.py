@@ -181,7 +181,12 @@ def _key_of(kind: str, name: str) -> Callable[[Context], str | None] | None:
     """Return what gives the key of a request (None: this one has none); None: none has."""
     if kind in ("cookie", "header"):
         read = keys.cookie(name) if kind == "cookie" else keys.header(name)
-        return lambda ctx: (read(ctx.request) or "")[:_LONGEST_KEY] or None
+
+        def key_of(ctx: Context) -> str | None:
+            value = read(ctx.request) or None
+            return value if value is None or len(value) <= _LONGEST_KEY else value[:_LONGEST_KEY]
+
+        return key_of
     if kind == "user":
         return lambda ctx: ctx.state.get("user_id") or ctx.request.remote_addr
     if kind == "client":
