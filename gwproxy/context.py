@@ -30,13 +30,15 @@ class UpstreamChoice:
     :ivar replaced: whether a plugin has.
     """
 
-    __slots__ = ("_timeout", "base", "replaced", "target")
+    __slots__ = ("_cookie", "_live", "_timeout", "base", "replaced", "target")
 
     def __init__(self, base: str, target: str, timeout: Timeouts) -> None:
         self.base = base
         self.target = target
         self.replaced = False
         self._timeout = timeout
+        self._live: Any = None  # the upstream that a split or canary has chosen; None: the route's
+        self._cookie: str | None = None  # a Set-Cookie that keeps the client there; None: there is nothing to set
 
     @property
     def timeout(self) -> Timeouts:

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import orjson
 from mypy_extensions import mypyc_attr
 from werkzeug.datastructures import ImmutableMultiDict
-from werkzeug.http import parse_cookie
+from werkzeug.sansio.http import parse_cookie
 
 from gwproxy.errors import TEXTS
 from gwproxy.http.bodies import NoBody, RequestBody, ResponseBody
@@ -93,9 +93,10 @@ class Request:
 
     @property
     def cookies(self) -> ImmutableMultiDict[str, str]:
-        """The cookies, parsed when first asked for."""
+        """The cookies, parsed when first asked for. Bytes that are no UTF-8 are replaced: they are the client's fault."""
         if self._cookies is None:
-            self._cookies = ImmutableMultiDict(parse_cookie(self.headers.get("Cookie")))
+            sent = (self.headers.get("Cookie") or "").encode("latin-1").decode(errors="replace")
+            self._cookies = ImmutableMultiDict(parse_cookie(sent))
         return self._cookies
 
     def get_data(self) -> bytes:

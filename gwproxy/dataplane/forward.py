@@ -11,7 +11,6 @@ from gwproxy.dataplane.breaker import Probe
 from gwproxy.dataplane.mirror import Copy, LiveMirror
 from gwproxy.dataplane.retry import KEPT, pause_asked
 from gwproxy.dataplane.snapshot import CompiledRoute
-from gwproxy.dataplane.split import Chosen, remember
 from gwproxy.dataplane.target import LiveTarget
 from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
 from gwproxy.dataplane.tunnel import Upgraded
@@ -44,7 +43,7 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     """
     choice = ctx.upstream
     assert choice is not None  # noqa: S101 - a matched route has one
-    live = choice.live if isinstance(choice, Chosen) else compiled.upstream
+    live: LiveUpstream = compiled.upstream if choice._live is None else choice._live
     if choice.base != live.base:
         live = upstreams.direct(choice.base)
     request = ctx.request
@@ -65,8 +64,8 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     finally:
         if copy is not None:
             copy.finish(request.body)
-    if compiled.traffic is not None:
-        remember(ctx)
+    if choice._cookie is not None:  # the client is to stay with the upstream that has answered
+        ctx.response.headers.add("Set-Cookie", choice._cookie)
 
 
 def _copy(ctx: Context, choice: UpstreamChoice, live: LiveUpstream, mirror: LiveMirror) -> Copy | None:
@@ -133,7 +132,7 @@ def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failur
     choice, now = ctx.upstream, time.monotonic()
     assert choice is not None  # noqa: S101 - a matched route has one
     late = choice.timeout.total is not None and now >= ctx.started + choice.timeout.total
-    if late or len(tried) >= live.retries.attempts or (live.breaker is not None and not live.breaker.closed):
+    if late or len(tried) >= live.retries.attempts or (live.breaker is not None and live.breaker.open_until is not None):
         return None
     targets = [seat.target for seat in live.members.seats]
     spared = [target for target in targets if target in tried or target.retry_at > now]
@@ -193,7 +192,10 @@ def _send(
         elif raw.status in _TROUBLE:
             live.places.failed()
     if live.breaker is not None:
-        live.breaker.failed(probe) if raw.status in _TROUBLE else live.breaker.succeeded(probe)
+        if raw.status in _TROUBLE:
+            live.breaker.failed(probe)
+        elif probe is not None:
+            live.breaker.succeeded(probe)
     if live.ejections is not None:
         live.ejections.answered(target, raw.status)
     return raw

@@ -106,7 +106,7 @@ class LiveUpstream:
         :raises ServiceUnavailable: the circuit is open, or there is no place.
         :raises ClientLeft: the client closed while it waited for one.
         """
-        if self.breaker is None:
+        if self.breaker is None or self.breaker.open_until is None:
             self.places.take(client_gone)
             return None
         probe = self.breaker.check()  # first: where nothing may be sent, nobody has to wait for a place

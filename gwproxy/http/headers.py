@@ -66,6 +66,19 @@ class Headers:
         first = self._first
         return (self._index() if first is None else first).get(name.lower(), default)
 
+    def first(self, key: str) -> str | None:
+        """Return the first value of the field whose name is ``key`` in lower case; None: there is none.
+
+        Costs a pass over the fields, unless one was read by name before: for who wants a single one of most messages.
+        """
+        first = self._first
+        if first is not None:
+            return first.get(key)
+        for item in self._items:
+            if item[0] == key:
+                return item[2]
+        return None
+
     def getlist(self, name: str) -> list[str]:
         """Return all values of ``name`` in order; empty if there is none."""
         if name not in self:
