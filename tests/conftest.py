@@ -11,10 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
 from gwproxy.store.connection import connect
+
+# How long an example takes is the machine's affair: a collection of garbage beside other processes was a failure now and then.
+hypothesis.settings.register_profile("gwproxy", deadline=None)
+hypothesis.settings.load_profile("gwproxy")
 
 #: Files that take a minute and more. Begun last, one of them would keep one process busy when the others have nothing left to do.
 LONG = (
