@@ -8,10 +8,12 @@ import pytest
 import redis
 
 from gwproxy.cli.actor import actor
+from gwproxy.cli.waiting import follow
+from gwproxy.controlplane.rollout import Standing
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore, digest_of
-from tests.conftest import Server, until
+from tests.conftest import Server
 
 SECRET = "correct-horse-battery-staple-0123456789"
 
@@ -187,20 +189,18 @@ def test_without_workers_waiting_fails_and_says_so(apply, store: redis.Redis) ->
     assert back.status == 1
 
 
-def test_what_cannot_be_put_back_for_want_of_the_store_is_told(apply, store: redis.Redis, server: Server) -> None:
+def test_what_cannot_be_put_back_for_want_of_the_store_is_told(apply, store: redis.Redis, server: Server, monkeypatch) -> None:
     apply([route()])
     beat(store, 7)
 
-    def kill() -> None:
-        until(lambda: store.get("gw:revision") == b"2")
+    def follow_without_store(*args: Any) -> Standing:
         server.kill()
+        return follow(*args)
 
-    killing = threading.Thread(target=kill)
-    killing.start()
+    monkeypatch.setattr("gwproxy.cli.changing.follow", follow_without_store)
     try:
-        result = apply([route("/b")], "--wait", "--timeout", "1", "--rollback-on-failure", "--json")
+        result = apply([route("/b")], "--wait", "--timeout", "0.2", "--rollback-on-failure", "--json")
     finally:
-        killing.join()
         server.start()
     told = json.loads(result.out)
     assert (result.status, told["outcome"], told["revision"], told["rolled_back"]) == (1, "late", 2, None)

@@ -236,7 +236,7 @@ def test_a_gateway_killed_in_the_middle_of_a_rollout_and_started_again_is_follow
     gateways: Gateways, start_gateway: Callable[..., GatewayProcess]
 ) -> None:
     dying, staying = gateways.each
-    with Traffic([staying]) as traffic, gateways.rollout("--json", of=dying) as (command, number):
+    with Traffic([staying]) as traffic, gateways.rollout("--json", "--timeout", "80", of=dying) as (command, number):
         lost = killed(dying)  # the first of them hangs and has not acknowledged; the other one had
         new = again(gateways, start_gateway)
         done = command.ended()

@@ -22,7 +22,7 @@ from tests.e2e.scripted import ScriptedService, Seen
 pytestmark = pytest.mark.e2e
 
 PHASES = ["pre_auth", "auth", "post_auth", "pre_proxy", "post_proxy", "response", "on_finish"]
-BUDGET = 0.6
+BUDGET = 1.0  # seconds: the thread that names who holds the loop looks four times in it, also on a busy machine
 TOLD = "s3cr3t-that-a-plugin-tells"
 
 
@@ -199,7 +199,7 @@ def test_X03_X11_a_hook_that_holds_the_loop_is_named_and_cut_off_alone(gateway: 
     named = f"plugin=hostile phase={phase} route={phase}"
     until(lambda: f"worker_unblocked {named} seconds=" in gateway.output()[mark:], "the end in the log")
     said = gateway.output()[mark:]
-    assert re.search(rf"worker_blocked {named} seconds=0\.\d where=\S+\.py:\d+\n", said), said
+    assert re.search(rf"worker_blocked {named} seconds=\d+\.\d where=\S+\.py:\d+\n", said), said
     assert f"plugin_over_budget {named} " in said
 
 
