@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,16 @@ class Bench:
         self.retirement = Retirement(self.gateway, clock=lambda: self.now)
         self.revoked = Revoked(folder, "gw:")
         registry = installed or Registry()
+        self.collector = Collector(lambda: False)
         shelf = Shelf(folder, [KEY.public], self.revoked, self.store.wheel, lambda function, *args: function(*args))
         tally = self.gateway.tally
         port = lambda: WorkerGateway(LocalStore(), "w", folder)  # noqa: E731
-        pushing: dict[str, Any] = {"shelf": shelf, "revoked": self.revoked, "retirement": self.retirement, "port": port} if keys else {}
+        pushing: dict[str, Any] = (
+            {"shelf": shelf, "revoked": self.revoked, "retirement": self.retirement, "port": port, "collector": self.collector}
+            if keys
+            else {}
+        )
         self.deployments = Deployments(registry, tally, **pushing)
-        self.collector = Collector(lambda: False)
         self.watcher = Watcher(
             self.source,
             self.gateway,
@@ -116,8 +120,8 @@ class Bench:
         self.standing = self.watcher.standing
         self.live = Deployment()
 
-    def serve(self, *routes: dict[str, Any], step: bool = True) -> None:
-        self.source.found = Found(json.dumps(routes).encode(), 1, "gw:routes")
+    def serve(self, *routes: dict[str, Any], step: bool = True, plugins: Sequence[dict[str, Any]] = ()) -> None:
+        self.source.found = Found(json.dumps({"routes": routes, "plugins": plugins}).encode(), 1, "gw:routes")
         if step:
             self.watcher.step()
 
