@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
-from gwproxy.errors import CommandFailed
+from gwproxy.errors import CommandFailed, WheelRefused
 from gwproxy.model import parse_size
+from gwproxy.wheels.minisign import PublicKey
 
 Network = IPv4Network | IPv6Network
 
@@ -44,6 +45,7 @@ class Settings:
     :ivar history_keep: how many revisions stay in the history at most.
     :ivar history_days: days after which a revision leaves the history. 0: never.
     :ivar max_memory: bytes of resident memory beyond which a worker is replaced. 0: no bound.
+    :ivar plugin_keys: who may sign plugins that are pushed; nobody: none is loaded.
     """
 
     redis_url: str | None = None
@@ -69,6 +71,7 @@ class Settings:
     actor: str | None = None
     history_keep: int = 1000
     history_days: float = 0.0
+    plugin_keys: tuple[PublicKey, ...] = ()
 
     def may_reference(self, name: str) -> bool:
         """Whether a configuration may reference the environment variable ``name``."""
@@ -110,6 +113,7 @@ class Settings:
             actor=read.text("ACTOR"),
             history_keep=read.count("HISTORY_KEEP", 1000, least=1),
             history_days=read.days("HISTORY_DAYS", 0.0),
+            plugin_keys=read.public_keys("PLUGIN_KEYS"),
         )
 
 
@@ -194,3 +198,23 @@ class _Reader:
             return tuple(ip_network(part.strip()) for part in (self.text(name) or "").split(",") if part.strip())
         except ValueError as error:
             raise CommandFailed(f"GWPROXY_{name}: {error}; give networks such as 10.0.0.0/8,192.0.2.7") from None
+
+    def public_keys(self, name: str) -> tuple[PublicKey, ...]:
+        keys: dict[PublicKey, None] = {}
+        for part in (self.text(name) or "").split(","):
+            if part.strip():
+                keys[self._public_key(name, part.strip())] = None
+        return tuple(keys)
+
+    def _public_key(self, name: str, text: str) -> PublicKey:
+        try:
+            return PublicKey.parse(text)
+        except WheelRefused:
+            path = Path(text)
+        try:
+            return PublicKey.parse(path.read_text())
+        except WheelRefused as refused:
+            raise CommandFailed(f"GWPROXY_{name}: {text}: {refused.reason}") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise CommandFailed(f"GWPROXY_{name}: {text!r} is no public key of minisign, nor a file with one: {why}") from None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
+from gwproxy.wheels.minisign import SecretKey
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,30 @@ def test_where_the_admin_listener_is(value: str, bind: str | None) -> None:
 
 def test_further_hosts_of_the_admin_listener() -> None:
     assert Settings.from_environment({"GWPROXY_ADMIN_HOSTS": "Admin.example.com, gw ,"}).admin_hosts == ("admin.example.com", "gw")
+
+
+def test_keys_of_plugins_as_they_are_or_in_files(tmp_path: Path) -> None:
+    first, second = SecretKey.generate().public, SecretKey.generate().public
+    file = tmp_path / "second.pub"
+    file.write_text(second.dump())
+    assert Settings.from_environment({}).plugin_keys == ()
+    assert Settings.from_environment({"GWPROXY_PLUGIN_KEYS": f" {first}, {file},{first},"}).plugin_keys == (first, second)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "'KEYS' is no public key of minisign, nor a file with one: No such file or directory"),
+        (b"something", "KEYS: it is no public key of minisign"),
+        (SecretKey.generate().dump(None).encode(), "KEYS: it is no public key of minisign"),
+        (b"\xff\xfe", "'KEYS' is no public key of minisign, nor a file with one: it is no text"),
+    ],
+    ids=["gone", "no-key", "secret-key", "no-text"],
+)
+def test_a_key_of_plugins_that_is_none_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
+    file = tmp_path / "a.pub"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(CommandFailed) as failed:
+        Settings.from_environment({"GWPROXY_PLUGIN_KEYS": str(file)})
+    assert str(failed.value).startswith(f"GWPROXY_PLUGIN_KEYS: {says}".replace("KEYS'", f"{file}'").replace(" KEYS:", f" {file}:"))

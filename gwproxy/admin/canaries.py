@@ -17,6 +17,7 @@ from gwproxy.controlplane.rules import Rules
 from gwproxy.errors import CommandFailed
 from gwproxy.store.candidates import CandidateBusy, CandidateGone
 from gwproxy.store.configuration import RevisionConflict
+from gwproxy.store.deployments import WheelMissing
 
 TABLE = Table()
 
@@ -72,7 +73,7 @@ def promote_canary(call: Call) -> Answer:
         published = _candidates(call).promote()
     except CommandFailed as failed:
         raise Refused(404, str(failed)) from None
-    except CandidateGone as gone:
+    except (CandidateGone, WheelMissing) as gone:
         raise Refused(409, str(gone)) from None
     return Answer({"outcome": "promoted", "revision": published.revision, "digest": published.digest})
 

@@ -11,7 +11,7 @@ import click
 
 from gwproxy.cli.canary import show_end as show_canary_end
 from gwproxy.cli.failures import COULD_NOT, message_of
-from gwproxy.cli.output import counted, print_error, print_json, print_line
+from gwproxy.cli.output import counted, print_error, print_json, print_line, printable
 from gwproxy.cli.trying import show_acknowledgements, told_workers
 from gwproxy.cli.waiting import progress, show_end, watch
 from gwproxy.controlplane.candidates import NotStaged
@@ -104,7 +104,7 @@ def _carry_out(deployer: Deployer, planned: Planned, wishes: Wishes, told: dict[
     told |= {"outcome": "unchanged", "revision": live.revision, "digest": live.digest, "changes": planned.summary()}
     if planned.unchanged:
         wishes.say("nothing to change: it is live already")
-        return _followed(deployer, live, wishes, told) if wishes.wait is not False else 0
+        return followed(deployer, live, wishes, told) if wishes.wait is not False else 0
     wishes.say(planned.summary())
     if wishes.share is not None:
         return _canary(deployer, planned, wishes, wishes.share, told)
@@ -114,12 +114,17 @@ def _carry_out(deployer: Deployer, planned: Planned, wishes: Wishes, told: dict[
     told |= {"outcome": "done", "revision": published.revision, "digest": published.digest}
     told["staged"] = [worker.as_data() for worker in workers]
     wishes.say(f"deployed, as plugins revision {published.revision}")
-    return 0 if wishes.wait is False else _followed(deployer, published, wishes, told, known)
+    return 0 if wishes.wait is False else followed(deployer, published, wishes, told, known)
 
 
-def _followed(
+def followed(
     deployer: Deployer, published: Published, wishes: Wishes, told: dict[str, Any], known: list[dict[str, str]] | None = None
 ) -> int:
+    """Wait until every live worker runs what is deployed, or it is clear that they will not.
+
+    :param told: gets ``rollout``, and another ``outcome`` if not all workers run it.
+    :param known: heartbeats of the workers that were there before it was made live.
+    """
     rollout = DeploymentRollout(deployer.configurations, published, deployer.store, timeout=wishes.timeout, known=known or ())
     return show_end(watch(rollout), told, quiet=wishes.as_json)
 
@@ -186,7 +191,9 @@ def _show_failure(error: GatewayError) -> None:
         show_acknowledgements(error.workers)
     if isinstance(error, ConfigurationRefused):
         for problem in error.problems:
-            print_error(str(problem))
+            click.echo(printable(str(problem)), err=True)
+        print_error("nothing was changed: the live configuration does not fit the plugins")
+        return
     goes_on = isinstance(error, NotStaged) and not error.withdrawn  # a canary that was there before
     if goes_on or isinstance(error, (CandidateGone, StoreUnavailable)):
         print_error(message_of(error))

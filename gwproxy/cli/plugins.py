@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
 
 import click
 from pydantic.fields import FieldInfo
 
-from gwproxy.cli import plugins_check
+from gwproxy.cli import plugins_check, plugins_list, plugins_push, plugins_remove, plugins_revoke, plugins_rollback, plugins_sign
 from gwproxy.cli.failures import did_you_mean
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
-from gwproxy.controlplane.catalogue import described, description, listed
+from gwproxy.controlplane.catalogue import described, description
 from gwproxy.errors import CommandFailed
 from gwproxy.registry import Registered, Registry
 
@@ -27,34 +26,15 @@ Examples:
   gwproxy plugins info rate_limit
   gwproxy plugins new tenant
   gwproxy plugins check gwproxy-tenant
+  gwproxy plugins push dist/gwproxy_tenant-1.0-py3-none-any.whl
 """
 )
 def command() -> None:
-    """List, describe, create and check plugins.
+    """List, describe, create and check plugins; deploy them on a running fleet.
 
-    A plugin is a pip package with an entry point in the group 'gwproxy'; installing it is all there is to do.
+    A plugin is a pip package with an entry point in the group 'gwproxy'. Installed, it is there from the next start; a
+    signed wheel of it can be pushed to all workers of a running gateway.
     """
-
-
-@command.command(
-    "list",
-    epilog="""\b
-Examples:
-  gwproxy plugins list
-  gwproxy plugins list --json | jq '.[] | select(.reason != null)'
-""",
-)
-@json_option
-def list_plugins(as_json: bool) -> int:
-    """Show the installed plugins, and why any of them cannot be used."""
-    registry = Registry.discover()
-    rows = listed(registry)
-    if as_json:
-        print_json(rows)
-        return 0
-    columns = ("name", "version", "priority", "phases", "package", "state")
-    print_table(columns, [[_cell(row, column) for column in columns] for row in rows], {"loaded": "green"})
-    return 0
 
 
 @command.command(
@@ -111,15 +91,14 @@ def new(name: str, directory: Path | None) -> int:
     return 0
 
 
+command.add_command(plugins_list.command, "list")
 command.add_command(plugins_check.command, "check")
-
-
-def _cell(row: dict[str, Any], column: str) -> object:
-    if column == "phases":
-        return ", ".join(row["phases"])
-    if column == "state" and row["reason"]:
-        return f"refused: {row['reason']}"
-    return row[column]
+command.add_command(plugins_sign.keygen, "keygen")
+command.add_command(plugins_sign.sign, "sign")
+command.add_command(plugins_push.command, "push")
+command.add_command(plugins_rollback.command, "rollback")
+command.add_command(plugins_remove.command, "remove")
+command.add_command(plugins_revoke.command, "revoke")
 
 
 def _show(registered: Registered) -> None:

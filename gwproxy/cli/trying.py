@@ -15,14 +15,14 @@ from gwproxy.cli.store_option import open_candidates
 from gwproxy.cli.waiting import progress
 from gwproxy.controlplane.candidates import Acknowledgement, Candidates
 from gwproxy.controlplane.publish import Prepared
-from gwproxy.controlplane.rules import GRAMMAR, MIN_REQUESTS, Rule, Rules
+from gwproxy.controlplane.rules import GRAMMAR, MIN_REQUESTS, Rules
 from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
 from gwproxy.store.configuration import Published
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_ABORT_HELP = f"With --canary: end it if a rule is broken: {GRAMMAR}."
+ABORT_HELP = f"With --canary: end it if a rule is broken: {GRAMMAR}."
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _STATES = {"built": "green", "refused": "red", "waiting": "yellow", "building": "yellow"}
 
@@ -78,14 +78,14 @@ class Period(click.ParamType[float]):
 
 
 class RuleText(click.ParamType[str]):
-    """A rule such as ``5xx > 1%``."""
+    """A rule such as ``5xx > 1%``, or several with ``or`` between."""
 
     name = "rule"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return it as it was written."""
         try:
-            return Rule.parse(str(value)).text
+            return " or ".join(rule.text for rule in Rules.of([str(value)]).abort_if)
         except CommandFailed as error:
             self.fail(str(error), param, ctx)
 
@@ -95,7 +95,7 @@ def trial_options(function: F) -> F:
     options = (
         click.option("--stage", is_flag=True, help="Have every worker build it first; if one cannot, nothing is changed."),
         click.option("--canary", type=Share(), metavar="PERCENT", help="Serve it to a share of the clients only, such as 5%."),
-        click.option("--abort-if", type=RuleText(), multiple=True, metavar="RULE", help=_ABORT_HELP),
+        click.option("--abort-if", type=RuleText(), multiple=True, metavar="RULE", help=ABORT_HELP),
         click.option("--promote-after", type=Period(), metavar="TIME", help="With --canary: make it live by itself after 10m, say."),
         click.option(
             "--min-requests",

@@ -81,7 +81,7 @@ class Deployer:
         self.configurations = configurations
         self.actor = actor
         self.candidates = candidates
-        self._audit = audit
+        self.audit = audit
 
     # ---- what would change
 
@@ -207,14 +207,14 @@ class Deployer:
                     raise
                 continue
             detail = f"{', '.join(each.told for each in bad)}: {reason}" + (f" ({planned.summary()})" if without else "")
-            self._audit.note(self.actor, "plugins revoke", "done", detail, live.revision)
+            self.audit.note(self.actor, "plugins revoke", "done", detail, live.revision)
             return planned, live
         raise AssertionError("unreachable")
 
     def refused(self, action: str, reason: str) -> None:
         """Record that something was asked for and could not be."""
         with contextlib.suppress(StoreUnavailable):
-            self._audit.note(self.actor, f"plugins {action}", "refused", reason, self.store.live().revision)
+            self.audit.note(self.actor, f"plugins {action}", "refused", reason, self.store.live().revision)
 
     def _end_candidate(self, bad: Sequence[Bad], reason: str) -> None:
         running = self.candidates.status().candidate

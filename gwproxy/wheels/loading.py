@@ -112,6 +112,8 @@ def _make(root: str, name: str, value: str) -> Plugin:
     registry.add(plugin, name=name)
     fitting = registry.find(name)
     assert fitting is not None  # noqa: S101
+    # Now, while its modules can be found by name: annotations that name what stands below them are resolved late.
+    fitting.config_model.model_rebuild()
     return fitting
 
 

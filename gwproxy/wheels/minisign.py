@@ -202,6 +202,14 @@ def verify(data: bytes, signature: str | None, keys: Iterable[PublicKey], revoke
     return Signed(key.id, comment)
 
 
+def signed_by(signature: str) -> str:
+    """Return the id of the key that a signature says it was made with; nothing is verified.
+
+    :raises WheelRefused: it is no signature.
+    """
+    return _id(_parts(signature)[1])
+
+
 def _parts(text: str) -> tuple[bytes, bytes, bytes, str, bytes]:
     """Return algorithm, key number, signature, trusted comment and the signature of both."""
     lines = text[:_MOST_TEXT].replace("\r\n", "\n").rstrip("\n").split("\n")

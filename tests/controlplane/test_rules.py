@@ -52,6 +52,12 @@ def decide(rule: str, live: Any, candidate: Any, **options: Any) -> Decision | N
         ("p50 > live + 20ms", {GOOD: 100}, {SLOW: 100}, "p50 "),
         ("p50 > live + 20ms", {SLOW: 100}, {SLOW: 100}, None),
         ("p50 > live * 1.5", {GOOD: 100}, {SLOW: 100}, "p50 "),
+        ("p50 > +20 ms", {GOOD: 100}, {SLOW: 100}, "p50 "),
+        ("p50 > +0.5s", {GOOD: 100}, {SLOW: 100}, None),
+        ("errors > +0.5%", {GOOD: 99, BAD: 1}, {GOOD: 98, BAD: 2}, "errors 2% > 1.5% (+0.5%) (2 of 100 requests)"),
+        ("errors > 0.5%", {}, {GOOD: 990, BAD: 10}, "errors 1% > 0.5% (10 of 1,000 requests)"),
+        ("errors > 1% or p50 > +20 ms", {GOOD: 100}, {SLOW: 100}, "p50 "),
+        ("4xx > 1% or errors > 1%", {GOOD: 100}, {SLOW: 100}, None),
     ],
 )
 def test_a_rule_aborts_what_exceeds_its_bound(rule: str, live: Any, candidate: Any, reason: str | None) -> None:
@@ -68,6 +74,7 @@ def test_all_broken_rules_are_told() -> None:
 
 
 NO_RULES = "; 5xx; 5xx > 1; 5xx > 10ms; p99 > 1%; 6xx > 1%; 5xx < 1%; 5xx > live - 1%; p99 > live + 1%; p99 > live + 5; 5xx > -1%"
+NO_RULES += "; errors > 5ms; p99 > +5%; 5xx > + 1; p99 > +live"
 
 
 @pytest.mark.parametrize("text", NO_RULES.split("; "))
@@ -92,6 +99,23 @@ def test_time_promotes_what_could_be_judged(age: float, rules: list[str], candid
     assert (decision is not None and decision.outcome == "promoted") == promoted
 
 
+def test_what_failed_and_went_out_all_the_same_is_an_error() -> None:
+    counts = counted(live={GOOD: 100}, candidate={GOOD: 98, BAD: 2}) | {"candidate:failures": 3}
+    decision = Rules.of(["errors > 4%", "5xx > 2%"]).decide(counts, age=1.0)
+    assert decision is not None
+    assert decision.reason == "errors 5% > 4% (5 of 100 requests)"
+
+
+def test_a_promotion_tells_both_sides() -> None:
+    rules = Rules.of(["errors > 5%"], promote_after=10.0)
+    decision = rules.decide(counted(live={GOOD: 199, BAD: 1}, candidate={GOOD: 98, BAD: 2}), 10.0)
+    assert decision is not None
+    assert decision.reason == "after 10s: 5xx 2% (2 of 100 requests), live 0.5% (1 of 200); p99 11.3ms, live 11.3ms"
+    alone = rules.decide(counted(live={}, candidate={GOOD: 98, BAD: 2}), 10.0)
+    assert alone is not None
+    assert alone.reason == "after 10s: 5xx 2% (2 of 100 requests)"
+
+
 def test_the_minimum_of_requests_is_the_operators() -> None:
     assert decide("5xx > 1%", {}, {BAD: 5}, min_requests=5) is not None
     assert decide("5xx > 1%", {}, {BAD: 4}, min_requests=5) is None
@@ -102,6 +126,7 @@ def test_rules_are_kept_as_they_were_written() -> None:
     assert Rules.load(rules.dump()) == rules
     assert Rules.load("") == Rules()
     assert [rule.text for rule in rules.abort_if] == ["5xx > 1%", "p99 > live + 20ms"]
+    assert Rules.of(["errors > 0.5%  or p99 > +20 ms", "4xx > live"]) == Rules.of(["errors > 0.5%", "p99 > +20 ms", "4xx > live"])
     for text in ("[", "[]", "7", '{"abort_if": [7]}', '{"min_requests": "x"}', '{"abort_if": ["x"]}'):
         with pytest.raises(CommandFailed):
             Rules.load(text)

@@ -234,7 +234,7 @@ def test_a_canary_that_does_well_is_promoted_with_nobody_looking(fleet: Fleet) -
     fleet.canary("5xx > 1%", promote_after=1.0)
     outcome, reason, by = fleet.ended()
     assert (outcome, by) == ("promoted", "gateway")
-    assert re.fullmatch(r"after 1s: 5xx 0% \(0 of \d+ requests\)", reason)
+    assert re.fullmatch(r"after 1s: 5xx 0% \(0 of \d+ requests\), live 0% \(0 of \d+\); p99 \S+, live \S+", reason)
     newest = fleet.live.history(1)[0]
     assert (newest.revision, newest.actor, newest.configuration) == (fleet.revision + 1, "ann", fleet.document("new"))
     fleet.all_serve("new")

@@ -23,7 +23,7 @@ from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore, digest_of
 from gwproxy.store.connection import connect
 from tests.e2e.conftest import GatewayProcess, RedisServer, until
-from tests.e2e.raw import RawClient
+from tests.e2e.raw import Answer, RawClient
 from tests.e2e.running import COMMAND, clean_environment
 from tests.e2e.test_workers import children
 
@@ -156,16 +156,18 @@ def change_of(data: bytes) -> int:
 
 
 class Traffic:
-    """Asks both gateways without pause, on four connections each that stay open.
+    """Asks gateways without pause, on four connections each that stay open.
 
-    :ivar served: by connection, the number of the configuration that each answer was made by.
+    :param seen: what an answer says of who has made it.
+    :ivar served: by connection, what each answer said: by default the number of the configuration that it was made by.
     :ivar failures: whatever was not answered by 200.
     """
 
-    def __init__(self, gateways: list[GatewayProcess]) -> None:
+    def __init__(self, gateways: list[GatewayProcess], seen: Callable[[Answer], Any] = lambda answer: change(answer.json())) -> None:
         ports = [gateway.port for gateway in gateways for _ in range(4)]
-        self.served: list[list[int]] = [[] for _ in ports]
+        self.served: list[list[Any]] = [[] for _ in ports]
         self.failures: list[str] = []
+        self._seen = seen
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=pair) for pair in zip(ports, self.served, strict=True)]
 
@@ -189,13 +191,13 @@ class Traffic:
         )
         assert self.failures == []
 
-    def _run(self, port: int, served: list[int]) -> None:
+    def _run(self, port: int, served: list[Any]) -> None:
         try:
             with RawClient(port) as client:
                 while not self._stop.wait(0.02):
                     answer = client.ask("/asked")
                     if answer.status == 200 and not answer.cut:
-                        served.append(change(answer.json()))
+                        served.append(self._seen(answer))
                     else:
                         self.failures.append(f"{answer.status} {answer.body[:200]!r}")
         except (OSError, EOFError) as error:

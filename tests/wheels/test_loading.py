@@ -213,6 +213,7 @@ def test_an_import_that_fails_is_refused_with_the_line_and_leaves_nothing(body: 
 
 
 CLASS = "\nclass Tenant(Plugin):\n    name = 'tenant'\n    version = '1'\n"
+NOWHERE = "from gwproxy import Plugin, PluginConfig\nclass Config(PluginConfig):\n    of: 'Nowhere | None' = None\n"
 HOOK = "from gwproxy import Plugin, hookimpl\n" + CLASS + "    @hookimpl\n"
 
 
@@ -226,9 +227,10 @@ HOOK = "from gwproxy import Plugin, hookimpl\n" + CLASS + "    @hookimpl\n"
         (HOOK + "    def response(self, context): ...", "tenant:Tenant", "Argument.s. {'context'} are declared"),
         (HOOK + "    async def response(self, ctx): ...", "tenant:Tenant", "response is async"),
         ("from gwproxy import Plugin" + CLASS + "    config_model = int", "tenant:Tenant", "config_model is not a subclass"),
+        (NOWHERE + CLASS + "    config_model = Config", "tenant:Tenant", "PydanticUndefinedAnnotation: name 'Nowhere' is not defined"),
         ("from gwproxy import Plugin" + CLASS + "    def __init__(self): 1 / 0", "tenant:Tenant", r"ZeroDivisionError: .*\(tenant.py:5\)"),
     ],
-    ids=["no-class", "no-plugin", "other-name", "no-such-hook", "no-such-argument", "async", "config", "instance"],
+    ids=["no-class", "no-plugin", "other-name", "no-such-hook", "no-such-argument", "async", "config", "annotation", "instance"],
 )
 def test_a_plugin_that_does_not_fit_the_specifications_is_refused(text: str, point: str, says: str) -> None:
     with pytest.raises(WheelRefused, match=says):
