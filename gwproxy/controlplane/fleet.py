@@ -134,6 +134,7 @@ def _load(live: LiveUpstream) -> dict[str, object]:
         "queued": places.queued,
         "refused": places.refused,
         "limit": places.limit,
+        "adaptive": places.adaptive is not None,
     }
     return shown if breaker is None else {**shown, "circuit": breaker.state}
 
