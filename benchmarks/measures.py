@@ -1,51 +1,56 @@
-"""What measuring every hook costs: a step with its histograms and without, side by side, and a request's own counts.
+"""What measuring every hook costs: a step as it is, and as it is in another checkout, one that does not measure, side by side.
 
-``python benchmarks/measures.py`` prints a Markdown table. Ratios hold, absolute numbers are this machine's.
+``python benchmarks/measures.py [TREE]`` prints a Markdown table. Ratios hold, absolute numbers are this machine's.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+ROUNDS = 7
+TIMES = 20_000
+BOUND = 1000  # nanoseconds a step may cost more
+
+#: Measures a step of whatever checkout it finds first: what it prints is nanoseconds of processor time.
+STEP = f"""
+import sys, time
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
+sys.path.insert(0, sys.argv[1])
 from gwproxy import Context, PluginConfig, Request
 from gwproxy.dataplane import chain
-from gwproxy.dataplane.answered import Answered
-from gwproxy.dataplane.entry_breaker import EntryBreaker
-from gwproxy.dataplane.measures import StepMeasure
-from gwproxy.dataplane.step import Step
-from gwproxy.dataplane.waits import Timed
-from gwproxy.model import PluginBreaker
-from gwproxy.plugin import Entry
-from gwproxy.process import compiled
-from gwproxy.tally import Tally
+ctx, settings = Context(Request("GET", "/")), {{}}
+try:
+    from gwproxy.dataplane.entry_breaker import EntryBreaker
+    from gwproxy.dataplane.step import Step
+    from gwproxy.dataplane.waits import Timed
+    from gwproxy.model import PluginBreaker
+    from gwproxy.plugin import Entry
+    from gwproxy.tally import Tally
+    settings["breaker"] = EntryBreaker(("noop", "1", Entry()), PluginBreaker(), Tally())
+    ctx._timed = Timed(lambda: None)  # as in a worker
+except ImportError:
+    from gwproxy.dataplane.chain import Step
+steps = (Step(lambda ctx, config: None, PluginConfig(), plugin="noop", phase="post_auth", **settings),)
+took = []
+for _ in range(5):
+    began = time.process_time()
+    for _ in range({TIMES}):
+        chain.run(steps, ctx)
+    took.append((time.process_time() - began) / {TIMES} * 1e9)
+print(min(took))
+"""
 
-ROUNDS = 15
-TIMES = 20_000
-BOUND = 1000  # nanoseconds a step may cost
 
-
-class Unmeasured(StepMeasure):
-    """Counts nothing: what is left of a step is what it does."""
-
-    def took(self, spent: float, waited: float) -> None:
-        """Count nothing."""
-
-
-def steps(kind: type[StepMeasure]) -> chain.Steps:
-    breaker = EntryBreaker(("noop", "1", Entry()), PluginBreaker(), Tally())
-    return (
-        Step(
-            lambda ctx, config: None,
-            PluginConfig(),
-            plugin="noop",
-            phase="post_auth",
-            measure=kind(("noop", "1", "post_auth")),
-            breaker=breaker,
-        ),
-    )
+def step(tree: Path) -> float:
+    """Return the nanoseconds that a step takes which does nothing, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", STEP, str(tree)], capture_output=True, text=True, check=True, cwd="/")
+    return float(done.stdout)
 
 
 def timed(function: Callable[[], object]) -> float:
@@ -57,24 +62,22 @@ def timed(function: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Measure in turns, so that what drifts hits all, and print the medians."""
-    ctx = Context(Request("GET", "/"))
-    ctx._timed = Timed(lambda: None)  # as in a worker
-    measured, unmeasured, answered = steps(StepMeasure), steps(Unmeasured), Answered()
-    took: dict[str, list[float]] = {"with": [], "without": [], "request": []}
-    for _ in range(ROUNDS):
-        took["without"].append(timed(lambda: chain.run(unmeasured, ctx)))
-        took["with"].append(timed(lambda: chain.run(measured, ctx)))
-        took["request"].append(timed(lambda: answered.count("route", 200, 0.003, 0.002, 0.001, 10, 1000)))
-    differences = [ours - bare for ours, bare in zip(took["with"], took["without"], strict=True)]
-    ratio = statistics.median(ours / bare for ours, bare in zip(took["with"], took["without"], strict=True))
-    load = os.getloadavg()[0]
-    print(f"{'Compiled' if compiled() else 'Python'}, load {load:.1f}.\n")
-    print("| | ns | ratio |\n| --- | --- | --- |")
-    print(f"| a step that does nothing, unmeasured | {statistics.median(took['without']):.0f} | 1 |")
-    print(f"| the same, measured | {statistics.median(took['with']):.0f} | {ratio:.2f} |")
-    print(f"| its histograms and counts (bound: {BOUND}) | {statistics.median(differences):.0f} | |")
-    print(f"| a request's counts, once | {statistics.median(took['request']):.0f} | |")
+    """Measure in turns, so that what drifts hits both, and print the medians."""
+    from gwproxy.dataplane.answered import Answered
+
+    here, answered = Path(__file__).parent.parent, Answered()
+    other = Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None
+    rounds = [(step(other) if other else 0.0, step(here)) for _ in range(ROUNDS)]
+    request = statistics.median(timed(lambda: answered.count("route", 200, 0.003, 0.002, 0.001, 10, 1000)) for _ in range(ROUNDS))
+    print(f"Load {os.getloadavg()[0]:.1f}.\n\n| | ns | ratio |\n| --- | --- | --- |")
+    if other:
+        ratio = statistics.median(ours / theirs for theirs, ours in rounds)
+        print(f"| a step that does nothing, in {other.name} | {statistics.median(theirs for theirs, _ in rounds):.0f} | 1 |")
+        print(f"| the same here | {statistics.median(ours for _, ours in rounds):.0f} | {ratio:.2f} |")
+        print(f"| more (bound: {BOUND}) | {statistics.median(ours - theirs for theirs, ours in rounds):.0f} | |")
+    else:
+        print(f"| a step that does nothing | {rounds[0][1]:.0f} | |")
+    print(f"| a request's own counts, once a request | {request:.0f} | |")
 
 
 if __name__ == "__main__":

@@ -280,8 +280,9 @@ class Agent:
         settings = self._settings
         source: Source
         pace = Pace()
+        collector = Collector(lambda: not self._gateway.in_flight)
         with _survived("deployments"):
-            self._deployments = self._make_deployments(pace)
+            self._deployments = self._make_deployments(pace, collector)
         if self._configurations is not None and self._candidates is not None:
             source = RedisSource(self._configurations, self._candidates, settings.prefix, self._pushed)
             self._run(source.listen)
@@ -298,12 +299,12 @@ class Agent:
             revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=self._changed,
             in_thread=Disk(),
-            collector=Collector(lambda: not self._gateway.in_flight),
+            collector=collector,
             deployments=self._deployments,
             last_deployed=LastGoodFile(settings.state_dir, settings.prefix, ".plugins") if self._pushed is not None else None,
         )
 
-    def _make_deployments(self, pace: Pace) -> Deployments:
+    def _make_deployments(self, pace: Pace, collector: Collector) -> Deployments:
         """Return what loads what was pushed; without a store or keys, nothing is."""
         settings, pushed, tally = self._settings, self._pushed, self._gateway.tally
         if pushed is None or not settings.plugin_keys:
@@ -313,7 +314,7 @@ class Agent:
         retirement = self._retirement = Retirement(self._gateway, pace)
         tally.watch("wheels_lingering", lambda: retirement.lingering)
         make_port = partial(WorkerGateway, self._store, self.worker_id, settings.state_dir)
-        return Deployments(self.registry, tally, shelf=shelf, revoked=revoked, retirement=retirement, port=make_port)
+        return Deployments(self.registry, tally, shelf=shelf, revoked=revoked, retirement=retirement, port=make_port, collector=collector)
 
     def _watch_resources(self) -> None:
         """Show with the heartbeat what a worker that leaks would have more and more of."""

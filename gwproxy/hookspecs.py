@@ -6,7 +6,8 @@ and is a plain function: no generator, no coroutine, no wrapper.
 
 ``config`` is the validated, frozen configuration of that plugin on that route. Any phase may end the request with
 ``ctx.abort(...)``. A hook that raises, or runs out of its ``budget``, ends the request with 500 (``on_error: fail``)
-unless its entry says ``on_error: ignore``, which is the default in ``response``. Lifecycle hooks may take 5 seconds,
+unless its entry says ``on_error: ignore``, which is the default in ``response``; with ``disable``, what fails again and
+again is switched off. Lifecycle hooks may take 5 seconds,
 ``worker_stopping`` 2; what they raise is logged.
 """
 

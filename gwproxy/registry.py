@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from typing import Any, NamedTuple, TypeVar
 
@@ -86,8 +86,6 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager("gwproxy")
-        self._manager.add_hookspecs(HookSpecs)
         self._registered: dict[str, Registered] = {}
         self.broken: dict[str, str] = {}
 
@@ -195,6 +193,13 @@ class Registry:
             except BaseException as error:
                 failures.append((name, error))
         return failures
+
+    @cached_property
+    def _manager(self) -> pluggy.PluginManager:
+        """Made for the first plugin that is checked here: it refers to itself, so that only a collection would free it."""
+        manager = pluggy.PluginManager("gwproxy")
+        manager.add_hookspecs(HookSpecs)
+        return manager
 
     def _check_hooks(self, plugin: Plugin) -> None:
         for hook in _SPECS:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+from gwproxy.controlplane.collection import Collector
 from gwproxy.controlplane.events import announce
 from gwproxy.controlplane.retirement import Pushed, Retirement
 from gwproxy.controlplane.shelf import Revoked, Shelf
@@ -36,7 +38,7 @@ class Deployed:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of :attr:`data`, in hex; empty if there is none."""
+        """SHA-256 of :attr:`data`, in hex; empty if it names no wheel."""
         return deployment_digest(self.data)
 
     def shown(self) -> dict[str, dict[str, str]]:
@@ -53,6 +55,7 @@ class Deployments:
 
     :param shelf: None: pushing is off, and every deployment but the empty one is refused.
     :param port: makes what a plugin sees of its worker, one a wheel.
+    :param collector: None leaves the garbage collector alone.
 
     :ivar nothing: the deployment without a wheel.
     """
@@ -66,6 +69,7 @@ class Deployments:
         revoked: Revoked | None = None,
         retirement: Retirement | None = None,
         port: Callable[[], Port] | None = None,
+        collector: Collector | None = None,
     ) -> None:
         self.nothing = Deployed(installed)
         self._tally = tally
@@ -73,6 +77,7 @@ class Deployments:
         self._retirement = retirement
         self._revoked = revoked
         self._port = port
+        self._apart: Callable[[], AbstractContextManager[None]] = collector.apart if collector is not None else nullcontext
         self._loaded: dict[str, Pushed] = {}
 
     @property
@@ -170,7 +175,8 @@ class Deployments:
 
     def _load(self, pinned: Pinned, shelf: Shelf) -> Pushed:
         verified = shelf.take(pinned)
-        loaded = load(verified.wheel, verified.compiled)
+        with self._apart():
+            loaded = load(verified.wheel, verified.compiled)
         registry = Registry()
         try:
             for name, plugin in loaded.plugins.items():

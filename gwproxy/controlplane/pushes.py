@@ -30,7 +30,7 @@ class Pushes:
         self._deployments = serving.deployments
         self._tally = tally
         self._in_thread = in_thread
-        self._judged = ("", "")  # the deployment that was refused, and the configuration under which it was: their digests
+        self._judged: tuple[str, str] | None = None  # the deployment that was refused, and the configuration under which: their digests
         self._heard: Mapping[str, Revocation] | None = None  # what is revoked, as it was told last
         self._settled = False  # whether it is known what to run
 
@@ -118,7 +118,7 @@ class Pushes:
         self._accept()
 
     def _accept(self) -> None:
-        self._judged = ("", "")
+        self._judged = None
         self._serving.standing.deployment_refused = self._serving.standing.deployment_error = ""
         self._serving.changed()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Collection
@@ -97,6 +98,8 @@ class Serving:
         :raises ConfigurationRefused: the configuration is not good, or not with these plugins. Nothing has changed.
         """
         began, deployed, before = time.monotonic(), deployed or self.deployed, self.deployed
+        if before.wheels:
+            gc.collect(1)  # a few thousand objects: what requests have left in circles would be set aside, and keep old code
         with uncollected():  # as one: a collection in between would stall requests like any other
             made = self.beside.built(digest, deployed.data) or self.maker.make(
                 data, name, revision=revision, digest=digest, lenient=lenient, deployed=deployed, elsewhere=elsewhere

@@ -369,11 +369,11 @@ def visible(ctx: Context) -> dict[str, Any]:
 def _record(ctx: Context, step: Step, action: str, detail: str) -> None:
     ctx.shadowed.append(Shadowed(step.plugin, step.phase, action, detail))
     log.info(
-        "plugin_shadowed plugin=%s phase=%s route=%s action=%s detail=%s request=%s",
+        "plugin_shadowed plugin=%s phase=%s action=%s detail=%s route=%s request=%s",
         step.plugin,
         step.phase,
-        _route(ctx),
         action,
         detail,
+        _route(ctx),
         ctx.request_id,
     )

@@ -1,17 +1,18 @@
 """What is measured of every hook, always: time, decisions, errors. And where: by plugin, version and phase.
 
 Counts are plain lists in the worker, shown with its heartbeat. :mod:`prometheus_client` would take 1 to 3 us an observation and, with
-several processes, leave the files of dead workers behind; a step here takes half of one (benchmarks/measures.py).
+several processes, leave the files of dead workers behind; all that is done here for a step takes 0.6 us (benchmarks/measures.py).
 """
 
 from __future__ import annotations
 
 import weakref
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any
 
 from gwproxy.dataplane.entry_breaker import EntryBreaker
-from gwproxy.dataplane.histogram import Histogram
+from gwproxy.dataplane.histogram import BOUNDS, Histogram
 from gwproxy.model import PluginBreaker
 from gwproxy.plugin import Entry, Plugin
 from gwproxy.tally import Tally
@@ -53,7 +54,9 @@ class StepMeasure:
 
     def took(self, spent: float, waited: float) -> None:
         """Count a hook that has run."""
-        self.spent.add(spent)
+        held = self.spent
+        held.seconds += spent  # PERF: as Histogram.add(), 60 ns less
+        held.buckets[bisect_left(BOUNDS, spent)] += 1
         if waited > 0.0:
             self.waited.add(waited)
 

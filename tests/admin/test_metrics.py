@@ -115,11 +115,11 @@ def test_what_is_measured_of_plugins_and_requests_is_told(api: Api, client: redi
 
 def test_a_plugin_that_is_switched_off_makes_the_gateway_degraded(api: Api, client: redis.Redis) -> None:
     beat(client, "w1", **MEASURED)
-    answer = api.get("/v1/health").json()
+    answer = api.get("/v1/health").json
     assert answer["status"] == "degraded"
     why = "plugin cors 1 is switched off on route a, as it failed in pre_auth again and again in 1 of 1 workers"
     assert why in answer["reasons"]
-    (off, _) = api.get("/v1/workers").json()["plugins_off"]
+    (off, _) = api.get("/v1/workers").json["plugins_off"]
     assert (off["plugin"], off["route"], off["workers"]) == ("cors", "a", ["w1"])
 
 

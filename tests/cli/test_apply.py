@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import redis
 
+from gwproxy.cli import waiting
 from gwproxy.cli.actor import actor
-from gwproxy.cli.waiting import follow
 from gwproxy.controlplane.rollout import Standing
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog
@@ -145,11 +145,17 @@ def test_an_empty_one_must_be_meant(apply, store: redis.Redis) -> None:
     assert store.get("gw:routes") == b"[]"
 
 
-def test_waiting_for_the_workers(apply, store: redis.Redis) -> None:
+def test_waiting_for_the_workers(apply, store: redis.Redis, monkeypatch) -> None:
     apply([route()])
     beat(store, 7)
     new = json.dumps([route("/b")], separators=(",", ":")).encode()
-    later(beat, store, 7, new, revision="2")
+    line = waiting._line
+
+    def run_it_once_seen(standing: Standing) -> str:
+        beat(store, 7, new, revision="2")
+        return line(standing)
+
+    monkeypatch.setattr(waiting, "_line", run_it_once_seen)
     result = apply([route("/b")], "--wait")
     assert result.status == 0
     lines = result.out.splitlines()
@@ -192,6 +198,8 @@ def test_without_workers_waiting_fails_and_says_so(apply, store: redis.Redis) ->
 def test_what_cannot_be_put_back_for_want_of_the_store_is_told(apply, store: redis.Redis, server: Server, monkeypatch) -> None:
     apply([route()])
     beat(store, 7)
+
+    follow = waiting.follow
 
     def follow_without_store(*args: Any) -> Standing:
         server.kill()

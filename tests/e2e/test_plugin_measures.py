@@ -187,7 +187,7 @@ def test_shadow_counts_and_logs_what_would_have_been_blocked(gateway: Running, t
     bad = {"Authorization": "Bearer nonsense"}
     assert gateway.get("/watched", headers=bad).status_code == 200
     until(lambda: told.sum("gwproxy_plugin_decisions_total", plugin="jwt_auth", decision="would_block_4xx") == 3, "the count")
-    assert gateway.output().count("plugin_shadowed plugin=jwt_auth phase=auth route=watched action=abort detail=401") == 3
+    assert gateway.output().count("plugin_shadowed plugin=jwt_auth phase=auth action=abort detail=401 route=watched") == 3
     entries = until(lambda: len(found := gateway.store().lrange("gw:access_log", 0, -1)) == 3 and found, "the log")
     blocked = [{"plugin": "jwt_auth", "phase": "auth", "action": "abort", "detail": "401"}]
     assert [json.loads(entry)["shadowed"] for entry in entries] == [blocked] * 3  # type: ignore[attr-defined]

@@ -141,7 +141,7 @@ class Command:
 
     def ended(self) -> dict[str, Any]:
         """Wait for its end; return what it told with --json, with its ``status`` and what it wrote as ``errors``."""
-        out, errors = self.child.communicate(timeout=90)
+        out, errors = self.child.communicate(timeout=60)
         return {**(json.loads(out) if out.startswith("{") else {}), "status": self.child.returncode, "errors": errors}
 
 
