@@ -6,6 +6,8 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType
 
 import pluggy
@@ -17,6 +19,9 @@ from gwproxy.errors import PluginRefused
 from gwproxy.hookspecs import HookSpecs, hookspec
 from gwproxy.registry import Registry
 from gwproxy.testing import InProcessGateway
+from gwproxy.wheels.loading import load
+from gwproxy.wheels.wheel import read
+from tests.wheels.made import make_wheel
 
 
 class Thing:
@@ -91,6 +96,47 @@ def test_who_is_no_plugin_is_named_by_its_module(caplog: pytest.LogCaptureFixtur
     with pytest.warns(DeprecationWarning, match=re.escape(f"the plugin {__name__!r} uses Thing.old")):
         Thing().old(1)
     assert f"plugin={__name__} uses=Thing.old" in told(caplog)[0]
+
+
+AT_IMPORT = """
+from gwproxy_api_of_tests import thing
+from gwproxy import Plugin
+
+thing.old(1)
+
+class Old(Plugin):
+    name = "old_fashioned"
+"""
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What packages import, that is going to go."""
+    made = ModuleType("gwproxy_api_of_tests")
+    made.__dict__["thing"] = Thing()
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+
+
+@pytest.mark.usefixtures("api")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_at_import_an_installed_plugin_is_named_by_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "old_at_import.py").write_text(AT_IMPORT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("gwproxy.registry._entry_points", lambda: [EntryPoint("old_fashioned", "old_at_import:Old", "gwproxy")])
+    assert list(Registry.discover().names) == ["old_fashioned"]
+    assert [line.split(" since")[0] for line in told(caplog)] == ["plugin_deprecated plugin=old_fashioned uses=Thing.old"]
+
+
+@pytest.mark.usefixtures("api")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_at_import_a_pushed_plugin_is_named_with_the_line_in_its_wheel_for_each_version(caplog: pytest.LogCaptureFixture) -> None:
+    for version in ("1.0", "1.1"):
+        files = {"old_at_import.py": AT_IMPORT + f'    version = "{version}"\n'}
+        load(read(make_wheel(files, version=version, plugins={"old_fashioned": "old_at_import:Old"}))).unload()
+    assert [line.split(" since")[0] for line in told(caplog)] == ["plugin_deprecated plugin=old_fashioned uses=Thing.old"] * 2
+    assert all(line.endswith("old_at_import.py:5") for line in told(caplog))
 
 
 class Specs(HookSpecs):
