@@ -225,6 +225,12 @@ class Load(Told):
     in_flight: int
     queued: int
     refused: int
+    limit: int
+    """How many may be in flight."""
+    adaptive: bool
+    """Whether that follows what the upstream can do."""
+    circuits: dict[str, int]
+    """How many workers have its circuit `closed`, `open` and `half_open`; none without a breaker."""
 
 
 class TargetHealth(Told):

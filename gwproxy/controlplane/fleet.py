@@ -162,6 +162,7 @@ def _load(live: LiveUpstream) -> dict[str, object]:
         "refused": places.refused,
         "limit": places.limit,
         "connections": live.connections,
+        "adaptive": places.adaptive is not None,
     }
     return shown if breaker is None else {**shown, "circuit": breaker.state}
 

@@ -76,16 +76,24 @@ def off_text(off: Mapping[str, Any]) -> str:
 
 
 def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:
-    """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers."""
+    """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers.
+
+    ``limit`` is how many may be in flight, of all workers; ``circuits`` counts the workers by the state of theirs, ``{}`` without a
+    breaker.
+    """
     found: dict[str, dict[str, Any]] = {}
     for worker in workers:
         for upstream in held(worker, "upstreams", []):
             if not isinstance(upstream, dict):
                 continue
             name = str(upstream.get("upstream", ""))
-            row = found.setdefault(name, {"upstream": name, "in_flight": 0, "queued": 0, "refused": 0})
-            for count in ("in_flight", "queued", "refused"):
+            begun = {"upstream": name, "in_flight": 0, "queued": 0, "refused": 0, "limit": 0, "adaptive": False, "circuits": {}}
+            row = found.setdefault(name, begun)
+            for count in ("in_flight", "queued", "refused", "limit"):
                 row[count] += upstream[count] if isinstance(upstream.get(count), int) else 0
+            row["adaptive"] = row["adaptive"] or upstream.get("adaptive") is True
+            if isinstance(circuit := upstream.get("circuit"), str):
+                row["circuits"][circuit] = row["circuits"].get(circuit, 0) + 1
     return [found[name] for name in sorted(found)]
 
 

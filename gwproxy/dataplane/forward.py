@@ -12,7 +12,7 @@ from gwproxy.dataplane.mirror import Copy, LiveMirror
 from gwproxy.dataplane.retry import KEPT, pause_asked
 from gwproxy.dataplane.snapshot import CompiledRoute
 from gwproxy.dataplane.target import LiveTarget
-from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
+from gwproxy.dataplane.transport import ClientLeft, RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
 from gwproxy.dataplane.tunnel import Upgraded
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import BadGateway, HttpError, ServiceUnavailable
@@ -104,11 +104,11 @@ def _exchange(
             raw = _send(ctx, live, target, probe, client_gone, fresh)
         except (UpstreamFailed, UpstreamTimedOut) as failure:
             fresh = fresh or failure.reused  # where one kept connection had ended, others may have, and attempts are few
-            following = _following(ctx, live, tried, failure) if retries.repeats(ctx.request, failure) else None
+            following = _following(ctx, live, tried, failure, client_gone) if retries.repeats(ctx.request, failure) else None
             if following is None:
                 raise
         else:
-            following = _instead(ctx, live, tried, raw) if raw.status in retries.statuses else None
+            following = _instead(ctx, live, tried, raw, client_gone) if raw.status in retries.statuses else None
             if following is None:
                 return raw, target
             _done(raw, target)
@@ -116,23 +116,29 @@ def _exchange(
         tried.append(target)
 
 
-def _instead(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], raw: RawResponse | WholeResponse) -> LiveTarget | None:
+def _instead(
+    ctx: Context, live: LiveUpstream, tried: list[LiveTarget], raw: RawResponse | WholeResponse, client_gone: Callable[[], bool] | None
+) -> LiveTarget | None:
     """Return who is asked because of an answer that nobody should get; None: it is passed on."""
     asked = next((value for key, _, value, _ in raw.fields if key == "retry-after"), None)
     if asked is not None:
         tried[-1].retry_at = time.monotonic() + pause_asked(asked, time.time())
-    return _following(ctx, live, tried, None) if live.retries.resends(ctx.request) else None
+    return _following(ctx, live, tried, None, client_gone) if live.retries.resends(ctx.request) else None
 
 
-def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failure: Failure | None) -> LiveTarget | None:
-    """Return the target of one more attempt; None: there is none, or no more is allowed.
+def _following(
+    ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failure: Failure | None, client_gone: Callable[[], bool] | None
+) -> LiveTarget | None:
+    """Return the target of one more attempt, when it is time for that; None: there is none, or no more is allowed.
 
     Preferred is one that was not tried and can be reached. One that has asked to be left alone is.
+
+    :raises ClientLeft: the client closed meanwhile.
     """
     choice, now = ctx.upstream, time.monotonic()
     assert choice is not None  # noqa: S101 - a matched route has one
-    late = choice.timeout.total is not None and now >= ctx.started + choice.timeout.total
-    if late or len(tried) >= live.retries.attempts or (live.breaker is not None and live.breaker.open_until is not None):
+    left = ctx.started + choice.timeout.total - now if choice.timeout.total is not None else None
+    if (left is not None and left <= 0) or len(tried) >= live.retries.attempts or live.is_open():
         return None
     targets = [seat.target for seat in live.members.seats]
     spared = [target for target in targets if target in tried or target.retry_at > now]
@@ -141,8 +147,16 @@ def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failur
         target = live.pick(ctx, spared if len(avoided) == len(targets) else avoided)
     except ServiceUnavailable:
         return None
-    if target.retry_at > now or not live.retries.affords(failure, target not in tried and target.reachable):
+    elsewhere = target not in tried and target.reachable
+    pause = live.retries.pause(failure, elsewhere, len(tried))
+    if target.retry_at > now or (left is not None and pause >= left) or not live.retries.affords(failure, elsewhere):
         return None
+    if pause:
+        time.sleep(pause)
+        if client_gone is not None and client_gone():
+            raise ClientLeft("the client closed while a retry waited", phase="connect")
+        if live.is_open():  # by what others have met meanwhile
+            return None
     return target
 
 

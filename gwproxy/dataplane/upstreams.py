@@ -117,6 +117,10 @@ class LiveUpstream:
             raise
         return probe
 
+    def is_open(self) -> bool:
+        """Whether its circuit lets nothing pass but probes."""
+        return self.breaker is not None and self.breaker.open_until is not None
+
     @property
     def targets(self) -> Sequence[LiveTarget]:
         """All its targets, those that get no request too."""

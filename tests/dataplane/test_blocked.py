@@ -63,6 +63,22 @@ def test_X03_R33_a_lifecycle_hook_that_spins_at_boot_is_named_and_cut_off() -> N
     assert "worker_unblocked plugin=spinning phase=worker_started" in out
 
 
+def test_a_line_of_the_plugins_own_is_named_where_a_library_computes_for_it() -> None:
+    out = said("""
+        import difflib
+        class Comparing(Plugin):
+            name = "comparing"
+            @hookimpl
+            def worker_started(self):
+                while True:
+                    difflib.SequenceMatcher(None, "ab" * 1000, "ba" * 1000).ratio()
+        start()
+        Registry.of(Comparing()).notify("worker_started", 1.0)
+        gevent.sleep(0.3)
+    """)
+    assert re.search(r"^worker_blocked plugin=comparing \S+ \S+ seconds=0\.\d where=<string>:\d+ in=\S+difflib\.py:\d+$", out, re.M), out
+
+
 def test_X11_what_no_plugin_blocks_is_the_gateways() -> None:
     """But not while the worker starts, and imports what it needs."""
     out = said("""
