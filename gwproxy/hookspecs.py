@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gwproxy.plugin import PluginConfig
     from gwproxy.ports import Gateway
 
+#: The version of the plugin API. A plugin made for another one says so: :attr:`gwproxy.Plugin.api_version`.
+API_VERSION = 1
+
 #: The phases, in the order in which a request passes them.
 PHASES = ("pre_auth", "auth", "post_auth", "pre_proxy", "post_proxy", "response")
 

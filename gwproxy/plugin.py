@@ -210,9 +210,11 @@ class Plugin:
     :cvar version: shown by ``gwproxy plugins list`` and in heartbeats.
     :cvar priority: within a phase the lowest number runs first; a route's entry may replace it.
     :cvar config_model: the model of ``config``; the default has no fields.
+    :cvar api_version: the version of the plugin API that it is written for; a gateway that has not got that refuses it at load.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "0"
     priority: ClassVar[int] = 500
     config_model: ClassVar[type[PluginConfig]] = PluginConfig
+    api_version: ClassVar[int] = 1

@@ -30,6 +30,7 @@ LONG = (
     "e2e/test_guarantees.py",
     "e2e/test_changing_configuration.py",
     "e2e/test_rollouts.py",
+    "e2e/test_write_a_plugin.py",
     "e2e/test_faults.py",
     "e2e/test_run.py",
     "e2e/test_benchmarks.py",
