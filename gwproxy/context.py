@@ -128,6 +128,7 @@ class Context:
         "_id_field",
         "_own_seconds",
         "_response_headers",
+        "_side",
         "_step",
         "_step_since",
         "_ticket",
@@ -183,6 +184,7 @@ class Context:
         self._greenlet: object = None
         self._timed: Any = None  # that greenlet, if it notes for how long it has waited
         self._ticket = 0  # what tells this request apart where only one may try something; 0: it tries nothing
+        self._side: Any = None  # of a canary, where it is counted that a hook failed and the request went on all the same
         # What it took until an upstream had answered, and what else until the response could leave.
         self._upstream_seconds = 0.0
         self._own_seconds = 0.0

@@ -214,6 +214,10 @@ class Worker(Told):
     log_dropped: int = 0
     plugins: Anything
     """Versions by name; `broken` for one that does not load there."""
+    deployment: str
+    """The digest of what was pushed and runs; empty: nothing."""
+    deployment_error: str
+    """Why it does not run what is deployed; empty if it does."""
     counters: Anything
     gauges: Anything
 

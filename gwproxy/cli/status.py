@@ -67,6 +67,10 @@ def show(found: Mapping[str, Any], now: datetime) -> None:
         print_line(f"all {counted(len(workers), 'worker')} on the live configuration")
     for name, hosts in found["broken_plugins"].items():
         print_line((f"plugin {name} does not load on {', '.join(hosts)}; 'gwproxy plugins list' there says why", "red"))
+    for worker in workers:
+        if worker["deployment_error"]:
+            what = f"{worker['host']}/{worker.get('pid', '?')} does not run the plugins that are deployed"
+            print_line((f"{what}: {worker['deployment_error']}", "red"))
     for off in found["plugins_off"]:
         print_line((f"{off_text(off)}; in {len(off['workers'])} of {counted(len(workers), 'worker')}", "red"))
     if found["targets"]:

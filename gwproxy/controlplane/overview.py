@@ -11,6 +11,9 @@ from gwproxy.store.configuration import Live, digest_of
 
 Worker = Mapping[str, str]
 
+#: What was pushed and runs, and why what is deployed does not.
+_DEPLOYED = ("deployment", "deployment_error")
+
 
 def overview(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
     """Return the state of a gateway.
@@ -31,7 +34,7 @@ def overview(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
 
 def _worker(fields: Worker) -> dict[str, Any]:
     numbers = {name: int(fields[name]) for name in ("pid", "revision", "log_dropped") if fields.get(name, "").isdecimal()}
-    texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at")}
+    texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at", *_DEPLOYED)}
     return {**texts, **numbers, **{name: held(fields, name, {}) for name in ("plugins", "counters", "gauges")}}
 
 

@@ -254,6 +254,7 @@ def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], out
             log.error("plugin_over_budget plugin=%s phase=on_finish route=%s budget=%s", step.plugin, _route(ctx), step.budget)
         else:
             log.error("on_finish_failed plugin=%s request=%s", step.plugin, ctx.request_id, exc_info=error)
+        _count_beside(ctx)
         _count_failure(step, step.finishing, FINISH, ctx, error, 0.0 if timed is None else monotonic() - began - timed.waited + waits)
     finally:
         ctx._step = None
@@ -307,12 +308,20 @@ def _failed(step: Step, ctx: Context, error: BaseException, spent: float) -> Non
     else:
         log.error("plugin_failed plugin=%s phase=%s route=%s request=%s", step.plugin, step.phase, route, ctx.request_id, exc_info=error)
     if step.tolerated and not step.twin:
+        _count_beside(ctx)
         return
     if isinstance(error, HttpError):
         raise error
     if isinstance(error, StoreUnavailable):
         raise ServiceUnavailable(f"{step.plugin}: {error}", headers=[("Retry-After", "1")]) from error
     raise HttpError(f"plugin {step.plugin} failed in {step.phase}") from error
+
+
+def _count_beside(ctx: Context) -> None:
+    """Count on the request's side of a canary, once, that it goes on although a hook has failed."""
+    if (side := ctx._side) is not None:
+        ctx._side = None
+        side.failures += 1
 
 
 def _run_shadow(step: Step, ctx: Context) -> bool:

@@ -103,6 +103,13 @@ def test_nothing_is_shown_where_nothing_was_counted(cli, store: redis.Redis) -> 
     assert "counter" not in cli("status").out
 
 
+def test_a_worker_that_does_not_run_what_is_deployed_is_named_with_its_reason(cli, store: redis.Redis) -> None:
+    publish(store, heartbeat(deployment="", deployment_error="no keys"), heartbeat(deployment="a" * 64))
+    assert [line for line in cli("status").out.splitlines() if "deployed" in line] == [
+        "one/7 does not run the plugins that are deployed: no keys",
+    ]
+
+
 def test_json_holds_it_all(cli, store: redis.Redis) -> None:
     target = {"upstream": "users", "url": "http://a", "healthy": False, "active": 1}
     load = {"upstream": "users", "in_flight": 3, "queued": 2, "refused": 1, "limit": 64, "adaptive": True, "circuit": "open"}
