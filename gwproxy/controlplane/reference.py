@@ -91,8 +91,10 @@ def _plain(value: Any) -> Any:
         return int(value)
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if isinstance(value, (set, frozenset)):  # in an order: theirs is another in every process
+        return sorted((_plain(item) for item in value), key=str)
     return value
 
 

@@ -40,6 +40,7 @@ class Sample(PluginConfig):
     any_of: int | str | None = None
     free: Any = None
     flag: bool = False
+    words: frozenset[str] = frozenset("gfedcba")
 
 
 def test_a_table_says_what_the_model_says() -> None:
@@ -58,6 +59,7 @@ def test_a_table_says_what_the_model_says() -> None:
         "inner": "| [Inner](#inner) | the defaults below |  |",
         "any_of": "| whole number or string | none |  |",
         "free": "| anything | none |  |",
+        "words": '| list of string | `["a", "b", "c", "d", "e", "f", "g"]` |  |',
         "flag": "| true or false | `false` |  |",
     }
 

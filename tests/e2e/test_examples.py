@@ -116,6 +116,13 @@ def running(pushing: Pushing, plugin: str) -> list[str]:
     return [json.loads(beat["pushed"])[plugin]["version"] for beat in pushing.beats()]
 
 
+def works_everywhere(pushing: Pushing, case: Example) -> None:
+    """Ask over connections of which each goes to some worker."""
+    for gateway in pushing.each * 4:
+        with RawClient(gateway.port) as client:
+            case.works(client)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_pushed_hot_used_changed_and_taken_back(pushing: Pushing, wheels: Path, echo: str, name: str) -> None:
     case, plugin, distribution = CASES[name], name.replace("-", "_"), f"gwproxy-{name}"
@@ -124,17 +131,16 @@ def test_it_is_pushed_hot_used_changed_and_taken_back(pushing: Pushing, wheels: 
     told(pushing, "sign", first, "--key", pushing.folder / "tag.key")
     told(pushing, "push", first)
     use(pushing, echo, {"name": plugin, "config": case.config})
-    for gateway in pushing.each * 4:  # connections of which each goes to some worker
-        with RawClient(gateway.port) as client:
-            case.works(client)
-
+    works_everywhere(pushing, case)
     with Traffic(pushing.each, case.holds) as traffic:
         traffic.goes_on()
         pushing.make(pushing.plan(second.read_bytes()))
         assert running(pushing, plugin) == ["1.1"] * 4
+        works_everywhere(pushing, case)
         traffic.goes_on()
         pushing.make(pushing.people.rollback(distribution))
         assert running(pushing, plugin) == ["1.0"] * 4
+        works_everywhere(pushing, case)
         traffic.goes_on()
     assert traffic.failures == []
     assert all(all(held) for held in traffic.served)  # no request has passed it by meanwhile
