@@ -28,7 +28,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--gateways", default="", metavar="A,B", help="only these gateways, such as nginx,gwproxy")
     parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout of gwproxy, measured beside this one")
     parser.add_argument("--compiled", action="store_true", help="measure this checkout compiled, too (needs a C compiler)")
-    parser.add_argument("--profile", action="store_true", help="instead of the table: where the time of the five-plugin job goes")
+    parser.add_argument("--profile", action="store_true", help="instead of the table: where the time goes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where all numbers go")
     parser.add_argument("--keep", action="store_true", help="write the table, all numbers and the plot to results/")
     asked = parser.parse_args()

@@ -15,10 +15,10 @@ from pathlib import Path
 from harness import balancers, machine, report, tools
 from harness.balancers import DELAYS, Service
 from harness.bench import HERE, TREE, Bench
-from harness.gateways import Gateway, Gwproxy
+from harness.gateways import BARE, Gateway, Gwproxy
 from harness.jobs.starting import answers
 from harness.load import Run, bad, cost, median, p50, p99, rate, ratio, run, together
-from harness.process import Failed
+from harness.process import Child, Failed, free_port
 from harness.report import Result, Row
 from harness.upstream import Upstream
 
@@ -32,6 +32,8 @@ HEALTH = {"path": "/healthz", "interval": 1}
 EJECTION = {"consecutive_errors": 5, "error_rate": 0.5}
 BREAKER = {"failures": 5, "window": 10, "open_for": 10}
 
+SERVICE = "_http._tcp.pool.bench"  # in DNS, with the servers of all upstreams
+
 #: What is measured, beside a route whose upstream is a URL: keys of an upstream, with three targets if it says nothing of them.
 FEATURES: Mapping[str, Mapping[str, object]] = {
     "one target, by name": {"targets": 1},
@@ -43,6 +45,7 @@ FEATURES: Mapping[str, Mapping[str, object]] = {
     "consistent_hash by client": {"algorithm": "consistent_hash", "hash_on": "client"},
     "consistent_hash by header": {"algorithm": "consistent_hash", "hash_on": "header:User-Agent"},
     "hash_balance": {"algorithm": "consistent_hash", "hash_on": "header:User-Agent", "hash_balance": 2},
+    "resolve": {"resolve": "srv"},
     "slow_start": {"slow_start": 30},
     "ejection": {"ejection": EJECTION},
     "when_all_down": {"health": HEALTH, "when_all_down": "try_anyway"},
@@ -53,6 +56,11 @@ FEATURES: Mapping[str, Mapping[str, object]] = {
     "concurrency.adaptive": {"targets": 1, "concurrency": {"limit": 64, "adaptive": {"initial": 64, "min": 32}}},
     "split": {"targets": 1, "route": {"split": {"weights": {"pool": 1, "other": 1}}}},
     "split, sticky": {"targets": 1, "route": {"split": {"weights": {"pool": 1, "other": 1}, "sticky": "client"}}},
+    "split, sticky by cookie": {
+        "targets": 1,
+        "route": {"split": {"weights": {"pool": 1, "other": 1}, "sticky": "cookie:side"}},
+        "client": {"Cookie": "session=b9c1f0; theme=dark; side=5e3a7c9d11f04b26"},
+    },
     "canary": {"targets": 1, "route": {"canary": {"upstream": "other", "header": "X-Canary"}}},
     "mirror, one of a hundred": {"targets": 1, "route": {"mirror": {"upstream": "other", "share": 0.01}}},
     "all of the upstream's": {
@@ -116,10 +124,13 @@ def costs(bench: Bench, chosen: Sequence[str]) -> Result:
     with ExitStack() as stack:
         more = [stack.enter_context(Upstream(bench.place("upstream"), bench.load_cores)) for _ in range(2)]
         urls = [bench.upstream.url, *(upstream.url for upstream in more)]
+        asked = names(bench, stack, [bench.upstream.port, *(upstream.port for upstream in more)])
         plain = worker(bench, stack, "a URL", {"routes": [{"path": "/api", "upstream": urls[0]}]})
         for name in among(FEATURES, chosen):
             with ExitStack() as own:
-                pair = [worker(bench, own, name, document(urls, FEATURES[name])), plain]
+                pair = [worker(bench, own, name, document(urls, FEATURES[name], asked)), plain]
+                for gateway in pair:
+                    gateway.headers = {**BARE, **client(FEATURES[name])}
                 ours, beside = zip(*(together(bench, pair, bench.seconds) for _ in range(bench.rounds)), strict=True)
             result.rows.append(compared(name, ours, beside))
             result.runs[name] = list(ours)
@@ -132,15 +143,37 @@ def among(names: Iterable[str], chosen: Sequence[str]) -> list[str]:
     return [name for name in names if not chosen or any(part in name for part in chosen)]
 
 
-def document(urls: Sequence[str], keys: Mapping[str, object]) -> dict[str, object]:
+def names(bench: Bench, stack: ExitStack, ports: Sequence[int]) -> dict[str, object]:
+    """Start a DNS server that knows the upstreams' ports as a service; return what asks it."""
+    folder, port = bench.place("dns"), free_port()
+    service = [f"0 1 {port} one.pool.bench" for port in ports]
+    zone = {f"SRV {SERVICE}": {"ttl": 1, "records": service}, "A one.pool.bench": {"ttl": 1, "records": ["127.0.0.1"]}}
+    (folder / "zone.json").write_text(json.dumps(zone))
+    command = [sys.executable, str(TREE / "tests" / "dns_service.py"), str(port), str(folder)]
+    stack.enter_context(Child(command, folder / "dns.log", bench.load_cores)).listening(port)
+    return {"servers": [f"127.0.0.1:{port}"]}
+
+
+def client(keys: Mapping[str, object]) -> dict[str, str]:
+    """Return what its clients send beside the usual."""
+    sent = keys.get("client", {})
+    assert isinstance(sent, dict)
+    return sent
+
+
+def document(urls: Sequence[str], keys: Mapping[str, object], dns: Mapping[str, object] | None = None) -> dict[str, object]:
     """Return a configuration whose upstream has these keys.
 
-    :param keys: ``targets`` is how many, ``weight`` that of the first, ``route`` has keys of the route.
+    :param keys: ``targets`` is how many, ``weight`` that of the first, ``resolve`` that of one that stands for all, ``route`` has keys of
+        the route, ``client`` fields of the requests.
+    :param dns: who is asked for that one.
     """
-    described = {name: value for name, value in keys.items() if name not in ("targets", "weight", "route")}
+    described = {name: value for name, value in keys.items() if name not in ("targets", "weight", "resolve", "route", "client")}
     count = int(str(keys.get("targets", len(urls))))
     targets: list[dict[str, object]] = [{"url": url} for url in urls[:count]]
     targets[0]["weight"] = keys.get("weight", 1)
+    if "resolve" in keys:
+        targets, described["dns"] = [{"url": f"http://{SERVICE}", "resolve": keys["resolve"]}], dns
     pools = {"pool": {"targets": targets, **described}, "other": {"targets": [{"url": urls[-1]}]}}
     asked = keys.get("route", {})
     assert isinstance(asked, dict)

@@ -3,9 +3,9 @@
 This module is the public API, version 1: what a plugin may import, and nothing else. What it offers stays.
 """
 
-from gwproxy.context import Context, Outcome
+from gwproxy.context import Context, Outcome, Shadowed, UpstreamChoice
 from gwproxy.errors import PayloadTooLarge, RequestTimeout, StoreUnavailable
-from gwproxy.hookspecs import PHASES, hookimpl
+from gwproxy.hookspecs import API_VERSION, PHASES, hookimpl
 from gwproxy.http.addresses import is_forbidden as is_forbidden_address
 from gwproxy.http.headers import Headers
 from gwproxy.messages import Request, Response
@@ -14,7 +14,6 @@ from gwproxy.plugin import Entry, Plugin, PluginConfig
 from gwproxy.ports import Algorithm, Decision, Gateway, Store
 
 __version__ = "0.1.0"
-API_VERSION = 1
 
 __all__ = [
     "API_VERSION",
@@ -35,10 +34,12 @@ __all__ = [
     "RequestTimeout",
     "Response",
     "Route",
+    "Shadowed",
     "Size",
     "Store",
     "StoreUnavailable",
     "Timeouts",
+    "UpstreamChoice",
     "__version__",
     "hookimpl",
     "is_forbidden_address",

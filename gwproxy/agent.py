@@ -35,6 +35,7 @@ from gwproxy.controlplane.retirement import Retirement
 from gwproxy.controlplane.shelf import Revoked, Shelf
 from gwproxy.controlplane.sources import FileSource, RedisSource, Source
 from gwproxy.controlplane.watch import Watcher
+from gwproxy.controlplane.weighing import Weighing
 from gwproxy.dataplane.gateway import Gateway
 from gwproxy.dataplane.health import HealthChecks
 from gwproxy.dataplane.tending import Tending
@@ -170,6 +171,7 @@ class Agent:
             self._start_referee(watcher)
         self._run(self._seed_and_watch, watcher)
         self._run(self._tidy)
+        self._run(Weighing(self._gateway.upstreams.measures, self._stopping.wait).run)
 
     @property
     def settled(self) -> bool:
@@ -255,6 +257,7 @@ class Agent:
             self._gateway.tally,
             self._started,
             watcher.beside.shown,
+            self._gateway.answered.shown,
         )
         self._run(self._heartbeat.run)
 

@@ -17,6 +17,7 @@ import orjson
 from gwproxy.agent import Agent
 from gwproxy.context import Context, Outcome
 from gwproxy.dataplane import chain
+from gwproxy.dataplane.answered import UNMATCHED
 from gwproxy.dataplane.blocked import LoopWatchdog
 from gwproxy.dataplane.budgets import BudgetWatchdog
 from gwproxy.dataplane.gateway import Gateway
@@ -209,9 +210,11 @@ class Sending:
         assert response is not None  # noqa: S101
         try:
             response.body.close()
+            took, status, received = time.monotonic() - ctx.started, response.status, ctx.request.body.received
+            route = ctx.route.id if ctx.route is not None else UNMATCHED
+            self._gateway.answered.count(route, status, took, ctx._upstream_seconds, ctx._own_seconds, received, self._sent)
             if ctx.finishers:
-                took = time.monotonic() - ctx.started
-                chain.finish(ctx, Outcome(response.status, ctx.request.body.received, self._sent, took, self._completed))
+                chain.finish(ctx, Outcome(status, received, self._sent, took, self._completed))
         finally:
             self._gateway.in_flight.discard(ctx)  # only now: what finishers take counts against budgets
 

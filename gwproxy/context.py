@@ -30,13 +30,15 @@ class UpstreamChoice:
     :ivar replaced: whether a plugin has.
     """
 
-    __slots__ = ("_timeout", "base", "replaced", "target")
+    __slots__ = ("_cookie", "_live", "_timeout", "base", "replaced", "target")
 
     def __init__(self, base: str, target: str, timeout: Timeouts) -> None:
         self.base = base
         self.target = target
         self.replaced = False
         self._timeout = timeout
+        self._live: Any = None  # the upstream that a split or canary has chosen; None: the route's
+        self._cookie: str | None = None  # a Set-Cookie that keeps the client there; None: there is nothing to set
 
     @property
     def timeout(self) -> Timeouts:
@@ -124,9 +126,14 @@ class Context:
         "_forwarded",
         "_greenlet",
         "_id_field",
+        "_own_seconds",
         "_response_headers",
+        "_side",
         "_step",
         "_step_since",
+        "_ticket",
+        "_timed",
+        "_upstream_seconds",
         "challenges",
         "consumer",
         "finishers",
@@ -175,6 +182,12 @@ class Context:
         self._step: object = None
         self._step_since = 0.0
         self._greenlet: object = None
+        self._timed: Any = None  # that greenlet, if it notes for how long it has waited
+        self._ticket = 0  # what tells this request apart where only one may try something; 0: it tries nothing
+        self._side: Any = None  # of a canary, where it is counted that a hook failed and the request went on all the same
+        # What it took until an upstream had answered, and what else until the response could leave.
+        self._upstream_seconds = 0.0
+        self._own_seconds = 0.0
         self._id_field: Any = None  # made of request_id when first asked for: both sides get it
 
     @property

@@ -6,7 +6,8 @@ and is a plain function: no generator, no coroutine, no wrapper.
 
 ``config`` is the validated, frozen configuration of that plugin on that route. Any phase may end the request with
 ``ctx.abort(...)``. A hook that raises, or runs out of its ``budget``, ends the request with 500 (``on_error: fail``)
-unless its entry says ``on_error: ignore``, which is the default in ``response``. Lifecycle hooks may take 5 seconds,
+unless its entry says ``on_error: ignore``, which is the default in ``response``; with ``disable``, what fails again and
+again is switched off. Lifecycle hooks may take 5 seconds,
 ``worker_stopping`` 2; what they raise is logged.
 """
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from gwproxy.context import Context
     from gwproxy.plugin import PluginConfig
     from gwproxy.ports import Gateway
+
+#: The version of the plugin API. A plugin made for another one says so: :attr:`gwproxy.Plugin.api_version`.
+API_VERSION = 1
 
 #: The phases, in the order in which a request passes them.
 PHASES = ("pre_auth", "auth", "post_auth", "pre_proxy", "post_proxy", "response")

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import orjson
 from mypy_extensions import mypyc_attr
 from werkzeug.datastructures import ImmutableMultiDict
-from werkzeug.http import parse_cookie
+from werkzeug.sansio.http import parse_cookie
 
 from gwproxy.errors import TEXTS
 from gwproxy.http.bodies import NoBody, RequestBody, ResponseBody
@@ -28,6 +28,7 @@ class Request:
     :ivar host: the requested host, lower case, without port and trailing dot.
     :ivar scheme: ``http`` or ``https``, as the client used it.
     :ivar remote_addr: the client's address, past the trusted proxies.
+    :ivar upgrade: the protocol that the client asks to switch to, e.g. ``websocket``; empty: none.
     :ivar body: the stream; use :meth:`get_data`.
     """
 
@@ -78,7 +79,7 @@ class Request:
         self.peer = peer  # the TCP peer or what the PROXY protocol says
         self.forwarded = forwarded  # forwarding headers of a trusted peer; None: there are none to extend
         self.http_version = http_version
-        self.upgrade = upgrade  # the protocol the client asks to switch to, e.g. websocket; empty: none
+        self.upgrade = upgrade
         self.body = body if body is not None else NoBody()
         self._max_buffer = 1 << 20
         self._query: ImmutableMultiDict[str, str] | None = None
@@ -93,9 +94,10 @@ class Request:
 
     @property
     def cookies(self) -> ImmutableMultiDict[str, str]:
-        """The cookies, parsed when first asked for."""
+        """The cookies, repetitions kept; parsed when first asked for. Bytes that are no UTF-8 are replaced: they are the client's fault."""
         if self._cookies is None:
-            self._cookies = ImmutableMultiDict(parse_cookie(self.headers.get("Cookie")))
+            sent = "; ".join(self.headers.getlist("Cookie"))
+            self._cookies = ImmutableMultiDict(parse_cookie(sent.encode("latin-1").decode("utf-8", "replace")))
         return self._cookies
 
     def get_data(self) -> bytes:

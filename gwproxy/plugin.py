@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypeVar
@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-from gwproxy.model import Model
+from gwproxy.model import Model, Route
 
 C = TypeVar("C", bound="PluginConfig")
 
@@ -89,11 +89,12 @@ class PluginConfig(Model):
 
     An instance is made when a configuration is applied, once for each entry, and is deeply frozen: what a hook gets
     can be kept and shared, never changed. Entries that are configured alike may share what the fields hold. Compute
-    there, in a validator or a ``cached_property``, what hooks would compute for each request. A field
+    there, in a validator or a ``cached_property``, what hooks would compute for each request. What depends on the route that
+    the entry is on is judged in :meth:`check_route`. A field
     ``window_seconds`` may also be given as ``windowSeconds``, but not as both. Give each field a description, bounds
     and a unit; hold secrets as :class:`pydantic.SecretStr`, choices as ``Literal`` (a string is no ``Enum`` where types
     are strict), and derive nested models from this class too. The name
-    ``entry`` is taken.
+    ``entry`` is taken, and so is ``check_route``.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, ignored_types=())
@@ -104,6 +105,16 @@ class PluginConfig(Model):
     def entry(self) -> Entry:
         """The entry this is the configuration of; not known yet (the default) while it is validated."""
         return self._entry
+
+    def check_route(self, route: Route, params: Collection[str]) -> None:
+        """Judge the route that the entry is on, when a configuration is checked or applied; by default it fits every route.
+
+        It is called for each route that has the entry, be it a global one; :attr:`entry` is not known yet.
+
+        :param route: as configured.
+        :param params: the names that ``ctx.params`` may have there: of its template's parameters, or of its regex's named groups.
+        :raises ValueError: it does not fit; the message says what would. The configuration is refused then.
+        """
 
     _camel_names: ClassVar[frozenset[str]] = frozenset()
 
@@ -199,9 +210,11 @@ class Plugin:
     :cvar version: shown by ``gwproxy plugins list`` and in heartbeats.
     :cvar priority: within a phase the lowest number runs first; a route's entry may replace it.
     :cvar config_model: the model of ``config``; the default has no fields.
+    :cvar api_version: the version of the plugin API that it is written for; a gateway that has not got that refuses it at load.
     """
 
     name: ClassVar[str] = ""
     version: ClassVar[str] = "0"
     priority: ClassVar[int] = 500
     config_model: ClassVar[type[PluginConfig]] = PluginConfig
+    api_version: ClassVar[int] = 1

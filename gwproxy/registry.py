@@ -20,8 +20,9 @@ import pluggy
 from gevent import Timeout
 from packaging.utils import canonicalize_name
 
+from gwproxy.deprecation import CALLS
 from gwproxy.errors import BudgetExceeded, PluginRefused
-from gwproxy.hookspecs import PHASES, HookSpecs
+from gwproxy.hookspecs import API_VERSION, PHASES, HookSpecs
 from gwproxy.plugin import Plugin, PluginConfig
 
 log = logging.getLogger("gwproxy.registry")
@@ -218,6 +219,7 @@ class Registry:
                     raise PluginRefused(plugin.name, f"{caller.name} is async; hooks are plain functions, gevent makes them wait")
                 if inspect.isgeneratorfunction(function):
                     raise PluginRefused(plugin.name, f"{caller.name} is a generator; hooks are plain functions")
+                _tell_deprecated(plugin.name, caller, implementation.argnames)
 
     def _hooks(self, plugin: Plugin) -> tuple[dict[str, Hook], dict[str, Event]]:
         """Return what a plugin does in each phase, and at each event."""
@@ -242,6 +244,20 @@ def call(plugin: str, event: str, function: Callable[..., T], values: Sequence[o
 
 #: What :func:`call` calls runs in frames of this, whose locals ``plugin``, ``event`` and ``deadline`` say what it is.
 EVENT_CODE = call.__code__
+CALLS[EVENT_CODE] = lambda names: str(names["plugin"])
+
+
+def _tell_deprecated(plugin: str, caller: pluggy.HookCaller, arguments: Sequence[str]) -> None:
+    """Name a plugin that implements a hook, or takes an argument, that is going to go; pluggy has warned, but of no name."""
+    if caller.spec is None:
+        return
+    of_arguments = caller.spec.warn_on_impl_args or {}
+    for what, warning in (
+        (caller.name, caller.spec.warn_on_impl),
+        *((f"{caller.name}({name})", of_arguments.get(name)) for name in arguments),
+    ):
+        if warning is not None:
+            log.warning("plugin_deprecated plugin=%s uses=%s reason=%r", plugin, what, str(warning))
 
 
 def _positional(function: Callable[..., object], names: tuple[str, ...]) -> Hook:
@@ -289,11 +305,16 @@ def _load(name: str, point: EntryPoint) -> object:
         raise PluginRefused(name, f"{_package(point)} does not import: {type(error).__name__}: {error}") from error
 
 
+CALLS[_load.__code__] = lambda names: str(names["name"])
+
+
 def _checked(plugin: object, name: str | None) -> Plugin:
     if not isinstance(plugin, Plugin):
         raise PluginRefused(name or type(plugin).__name__, f"{type(plugin).__name__} is not a subclass of gwproxy.Plugin")
     if name is not None and plugin.name != name:
         raise PluginRefused(name, f"its class says name = {plugin.name!r}; it must be the name of its entry point")
+    if plugin.api_version != API_VERSION:
+        raise PluginRefused(plugin.name, f"made for version {plugin.api_version!r} of the plugin API; this gateway has {API_VERSION}")
     if not isinstance(plugin.version, (str, int, float)):
         raise PluginRefused(plugin.name, f"version is a {type(plugin.version).__name__}, not a string")
     if not isinstance(plugin.priority, int) or isinstance(plugin.priority, bool):

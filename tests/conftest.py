@@ -11,20 +11,33 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
 from gwproxy.store.connection import connect
 
-#: Files that take a minute and more. Begun last, one of them would keep one process busy when the others have nothing left to do.
+# How long an example takes is the machine's affair: a collection of garbage beside other processes was a failure now and then.
+hypothesis.settings.register_profile("gwproxy", deadline=None)
+hypothesis.settings.load_profile("gwproxy")
+
+#: Files that take longest, with their folders. Begun last, one of them would keep one process busy when the others have nothing left to do.
 LONG = (
-    "test_leaks.py",
-    "test_compiled.py",
-    "test_soak.py",
-    "test_run.py",
-    "test_requests.py",
-    "test_redis_faults.py",
-    "test_guarantees.py",
+    "e2e/test_leaks.py",
+    "e2e/test_compiled.py",
+    "e2e/test_soak.py",
+    "wire/test_requests.py",
+    "e2e/test_guarantees.py",
+    "e2e/test_changing_configuration.py",
+    "e2e/test_rollouts.py",
+    "e2e/test_write_a_plugin.py",
+    "e2e/test_faults.py",
+    "e2e/test_run.py",
+    "e2e/test_benchmarks.py",
+    "wire/test_fuzz.py",
+    "e2e/test_redis_faults.py",
+    "e2e/test_autobahn.py",
+    "controlplane/test_reloads.py",
 )
 
 
@@ -35,9 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _turn(item: pytest.Item) -> tuple[int, bool]:
-    starts_processes = item.get_closest_marker("e2e") is not None
-    long = starts_processes and item.path.name in LONG
-    return LONG.index(item.path.name) if long else len(LONG), not starts_processes
+    file = f"{item.path.parent.name}/{item.path.name}"
+    return LONG.index(file) if file in LONG else len(LONG), item.get_closest_marker("e2e") is None
 
 
 class Server:

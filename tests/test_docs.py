@@ -17,13 +17,20 @@ from gwproxy.testing import InProcessGateway
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))]
+FOLLOWED = ROOT / "docs" / "write-a-plugin.md"  # e2e/test_write_a_plugin.py does what it says, in its order
+EXAMPLES = sorted((ROOT / "examples").rglob("*.md"))  # test_examples.py runs what is in them, with their plugins installed
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
+def blocks_of(page: Path, language: str) -> list[str]:
+    """The code blocks of a page."""
+    return [match[2] for match in _BLOCK.finditer(page.read_text()) if match[1] == language]
+
+
 def blocks(language: str) -> list[object]:
     found = []
-    for page in PAGES:
+    for page in [page for page in PAGES if page != FOLLOWED]:
         for number, match in enumerate(_BLOCK.finditer(page.read_text()), 1):
             if match[1] == language:
                 found.append(pytest.param(page, match[2], id=f"{page.relative_to(ROOT)}:{number}"))
@@ -87,7 +94,7 @@ def test_ini_examples_are_setup_files(page: Path, text: str) -> None:
     assert "gwproxy" in parser["options.entry_points"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES], ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for target in _LINK.findall(_BLOCK.sub("", page.read_text())):
         if "://" not in target:

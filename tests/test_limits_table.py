@@ -13,7 +13,7 @@ import pytest
 from gwproxy.controlplane.parse import MAX_ROUTES
 from gwproxy.controlplane.text import MAX_BYTES
 from gwproxy.dataplane.wire import MAX_FIELDS, MAX_HEAD
-from gwproxy.model import Concurrency, PluginRef, Route, Timeouts, Upstream
+from gwproxy.model import Concurrency, PluginBreaker, PluginRef, Route, Timeouts, Upstream
 from gwproxy.settings import Settings
 from gwproxy.store.log_buffer import LogBuffer
 from gwproxy.store.shared import REQUEST_TIMEOUT
@@ -45,6 +45,7 @@ def default(model: Any, field: str) -> Any:
 
 _HELD = Concurrency()
 _WAITS = Timeouts()
+_BREAKER = PluginBreaker()
 DEFAULTS = {
     "request line": f"{GUNICORN['limit_request_line']:,} bytes",
     "header fields": f"{GUNICORN['limit_request_fields']}, each {GUNICORN['limit_request_field_size']:,} bytes",
@@ -62,6 +63,7 @@ DEFAULTS = {
     "time for an upstream to connect, to answer, to go on": f"{_WAITS.connect:g} s, {_WAITS.head:g} s, {_WAITS.read:g} s",
     "response head of an upstream": f"{size(MAX_HEAD)}, {MAX_FIELDS} fields",
     "time of a plugin's hook": f"{default(PluginRef, 'budget'):g} s",
+    "hooks of an entry that run over their budget": f"{_BREAKER.failures} in {_BREAKER.window:g} s, in a worker",
     "configuration": f"{size(MAX_BYTES)}, {MAX_ROUTES:,} routes",
     "a call to Redis on the request path": f"{REQUEST_TIMEOUT * 1000:g} ms",
     "waiting log entries": f"{LOGS['most_entries']:,} or {size(LOGS['most_bytes'])} a worker",

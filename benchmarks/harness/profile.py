@@ -1,14 +1,18 @@
-"""Where the time of a worker goes in the five-plugin job, by py-spy: a flame graph, and a list of its top entries."""
+"""Where the time of a worker goes: of Python in the five-plugin job, by py-spy; compiled, with and without plugins, by perf."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from harness import tools
 from harness.bench import Bench
+from harness.gateways import Gateway, Gwproxy, document
 from harness.jobs.comparisons import with_five
 from harness.load import run
 from harness.process import Child, Failed
@@ -20,14 +24,30 @@ RATE = 250  # samples a second
 
 
 def profile(bench: Bench, folder: Path) -> Path:
-    """Write ``profile.svg`` and ``profile.md`` into ``folder``; return the latter's path.
+    """Write ``profile.md``, and ``profile.svg`` of Python, into ``folder``; return the former's path.
 
-    :raises Failed: py-spy cannot be installed, or may not look into processes.
+    :raises Failed: a profiler cannot be installed, or may not look into processes.
     """
-    program = tools.py_spy()
     folder.mkdir(exist_ok=True)
+    parts = []
+    for name, tree in bench.trees.items():
+        if next(tree.glob("*__mypyc.*.so"), None) is None:
+            parts.append(_interpreted(bench, folder, name, tree))
+        else:
+            parts.append(_compiled(bench, "bare", partial(_bare, bench, name=name, tree=tree)))
+            parts.append(_compiled(bench, "five-plugin", partial(with_five, bench, name=name, tree=tree)))
+    table = folder / "profile.md"
+    table.write_text("\n".join(parts))
+    return table
+
+
+def _bare(bench: Bench, stack: ExitStack, name: str, tree: Path) -> Gateway:
+    return Gwproxy(bench, stack, tree, document(bench), name=name)
+
+
+def _interpreted(bench: Bench, folder: Path, name: str, tree: Path) -> str:
+    program = tools.py_spy()
     stacks = bench.place("profile") / "stacks.txt"
-    name, tree = list(bench.trees.items())[-1]
     with ExitStack() as stack:
         gateway = with_five(bench, stack, name, tree)
         (worker,) = gateway.child.workers()
@@ -39,9 +59,60 @@ def profile(bench: Bench, folder: Path) -> Path:
                 run(bench, gateway, seconds + 1)
                 if spy.wait(60) != 0:
                     raise Failed(f"py-spy: {spy.tail()}")
-    table = folder / "profile.md"
-    table.write_text(top(stacks.read_text(), tree))
-    return table
+    return top(stacks.read_text(), tree)
+
+
+def _compiled(bench: Bench, job: str, serve: Callable[[ExitStack], Gateway]) -> str:
+    """Sample a compiled worker: its functions are C, and the interpreter is one of its libraries."""
+    program, place = tools.perf(), bench.place("perf")
+    samples = place / "samples"
+    with ExitStack() as stack:
+        gateway = serve(stack)
+        (worker,) = gateway.child.workers()
+        run(bench, gateway, bench.seconds)
+        command = [
+            program,
+            "record",
+            "-q",
+            "-e",
+            "cpu-clock",
+            "-F",
+            "999",
+            "--call-graph",
+            "dwarf,8192",
+            "-p",
+            str(worker),
+            "-o",
+            str(samples),
+        ]
+        with Child([*command, "--", "sleep", str(bench.seconds * 2)], place / "output.log", bench.load_cores) as perf:
+            run(bench, gateway, bench.seconds * 2 + 1)
+            if perf.wait(120) != 0:
+                raise Failed(f"perf: {perf.tail()}")
+    asked = [program, "report", "-i", str(samples), "--stdio", "-g", "none", "--no-inline"]
+    whole = subprocess.run([*asked, "--children"], capture_output=True, text=True, check=True).stdout
+    libraries = subprocess.run([*asked, "--no-children", "--sort", "dso"], capture_output=True, text=True, check=True).stdout
+    return _c_functions(job, whole, libraries)
+
+
+def _c_functions(job: str, whole: str, libraries: str) -> str:
+    """Return a report of perf in Markdown: the shares of libraries, and of compiled functions with what they call."""
+    lines = [f"## Compiled, the {job} job, by perf", "", "| In | share |", "| --- | --- |"]
+    for share, library in re.findall(r"^\s+([\d.]+%)\s+(\S+)", libraries, re.MULTILINE)[:8]:
+        lines.append(f"| {_library(library)} | {share} |")
+    lines += ["", "| With what they call | share |", "| --- | --- |"]
+    for share, function in re.findall(r"^\s+([\d.]+%).*\] CPyDef_(\S+)", whole, re.MULTILINE)[:TOP]:
+        lines.append(f"| `{re.sub('_{3,}', '.', function)}` | {share} |")
+    return "\n".join(lines) + "\n"
+
+
+def _library(name: str) -> str:
+    kinds = {
+        "libpython": "the interpreter's own C (objects, dicts, memory)",
+        "[kernel": "the kernel (sockets)",
+        "gwproxy__mypyc": "gwproxy, compiled",
+    }
+    return next((kind for start, kind in kinds.items() if name.startswith(start)), f"`{name.partition('.')[0]}`")
 
 
 def top(stacks: str, tree: Path) -> str:
@@ -60,7 +131,7 @@ def top(stacks: str, tree: Path) -> str:
         for name in set(names):
             whole[name] += int(count)
     total = sum(alone.values()) or 1
-    parts = [f"{total} samples of one worker that serves the five-plugin job, by py-spy."]
+    parts = [f"## Python, the five-plugin job, by py-spy\n\n{total} samples of one worker."]
     for title, counts in (("By themselves", alone), ("With what they call", whole)):
         lines = [f"| {title} | share |", "| --- | --- |"]
         lines += [f"| `{name}` | {count / total:.1%} |" for name, count in counts.most_common(TOP)]

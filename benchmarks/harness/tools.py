@@ -25,7 +25,19 @@ def debian() -> None:
 
     :raises Failed: one cannot be installed: nothing can be measured without them.
     """
-    missing = [package for command, package in DEBIAN.items() if not shutil.which(command)]
+    _debian([package for command, package in DEBIAN.items() if not shutil.which(command)])
+
+
+def perf() -> str:
+    """Return the command of perf, installed if it is missing.
+
+    :raises Failed: it cannot be installed.
+    """
+    _debian([] if shutil.which("perf") else ["linux-perf"])
+    return "perf"
+
+
+def _debian(missing: Sequence[str]) -> None:
     if not missing:
         return
     as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
@@ -58,6 +59,17 @@ def _rule(path: str) -> str:
     return "/".join(parts)
 
 
+@lru_cache(maxsize=1)
+def _routes() -> Map:
+    return routes(ENDPOINTS)
+
+
+@lru_cache(maxsize=1)
+def _description() -> bytes:
+    """Return the answer to :data:`DESCRIPTION`. Made when somebody asks: it takes longer than all else of a start."""
+    return encode(openapi(ENDPOINTS))
+
+
 class AdminApp:
     """The application of the one process that serves the admin listener; the worker calls :meth:`start` and :meth:`drain`.
 
@@ -66,8 +78,7 @@ class AdminApp:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self._settings = settings
-        self._map = routes(ENDPOINTS)
-        self._description = encode(openapi(ENDPOINTS))
+        self._map = _routes()
         self._started = False
 
     def start(self) -> None:
@@ -126,7 +137,7 @@ class AdminApp:
         caller = self._door.admit(request)
         endpoint, path = self._find(request)
         if endpoint is None:
-            return Answer(self._description)
+            return Answer(_description())
         self._allow(request, caller, endpoint)
         try:
             call = self._read(request, caller, endpoint, path)

@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from gwproxy.admin.measured import plugin_metrics, request_metrics
 from gwproxy.controlplane.overview import Worker, held
 
 MEDIA = CONTENT_TYPE_LATEST
@@ -45,6 +46,8 @@ class _Fleet(Collector):
         yield from _measured(self._workers)
         yield from _upstreams(self._workers)
         yield from _targets(self._workers)
+        yield from request_metrics(self._workers)
+        yield from plugin_metrics(self._workers)
 
 
 def _standing(workers: Sequence[Worker]) -> Iterator[Metric]:
@@ -82,6 +85,7 @@ def _upstreams(workers: Sequence[Worker]) -> Iterator[Metric]:
     counts: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
         "in_flight": GaugeMetricFamily("gwproxy_upstream_in_flight", "Requests to an upstream that are under way.", labels=labels),
         "queued": GaugeMetricFamily("gwproxy_upstream_queued", "Requests that wait for a place.", labels=labels),
+        "connections": GaugeMetricFamily("gwproxy_upstream_pool_connections", "Connections to an upstream, idle ones too.", labels=labels),
         "limit": GaugeMetricFamily("gwproxy_upstream_limit", "Places of an upstream, in a worker.", labels=labels),
         "refused": CounterMetricFamily("gwproxy_upstream_refused", "Requests refused for want of a place.", labels=labels),
     }

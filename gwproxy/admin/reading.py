@@ -13,7 +13,7 @@ from gwproxy.admin.endpoints import Call, Table
 from gwproxy.admin.told import Fleet, Health, History, PastConfiguration, PluginDescription, Plugins
 from gwproxy.controlplane.catalogue import described, listed
 from gwproxy.controlplane.masking import mask
-from gwproxy.controlplane.overview import overview
+from gwproxy.controlplane.overview import off_text, overview
 from gwproxy.controlplane.text import read
 from gwproxy.errors import ConfigurationRefused
 from gwproxy.store.configuration import Revision
@@ -101,6 +101,7 @@ def health(found: dict[str, Any]) -> dict[str, Any]:
     reasons += [f"{worker['host']}/{worker.get('pid', '?')} is {worker['state']}" for worker in workers if worker["state"] != "ready"]
     reasons += [f"{ident} does not run the live configuration" for ident in found["behind"]]
     reasons += [f"plugin {name} does not load on {', '.join(hosts)}" for name, hosts in found["broken_plugins"].items()]
+    reasons += [f"{off_text(off)} in {len(off['workers'])} of {len(workers)} workers" for off in found["plugins_off"]]
     reasons += [
         f"{target['url']} of {target['upstream']} is healthy for {target['healthy']} of {target['workers']} workers"
         for target in targets

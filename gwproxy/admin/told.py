@@ -214,6 +214,10 @@ class Worker(Told):
     log_dropped: int = 0
     plugins: Anything
     """Versions by name; `broken` for one that does not load there."""
+    deployment: str
+    """The digest of what was pushed and runs; empty: nothing."""
+    deployment_error: str
+    """Why it does not run what is deployed; empty if it does."""
     counters: Anything
     gauges: Anything
 
@@ -225,6 +229,12 @@ class Load(Told):
     in_flight: int
     queued: int
     refused: int
+    limit: int
+    """How many may be in flight."""
+    adaptive: bool
+    """Whether that follows what the upstream can do."""
+    circuits: dict[str, int]
+    """How many workers have its circuit `closed`, `open` and `half_open`; none without a breaker."""
 
 
 class TargetHealth(Told):
@@ -246,6 +256,21 @@ class TargetHealth(Told):
     """What its last check or its ejection had to say, where it is not up; else empty."""
 
 
+class SwitchedOff(Told):
+    """A plugin entry that its breaker has switched off."""
+
+    plugin: str
+    version: str
+    route: str
+    """Which route's entry; empty: a global one."""
+    phase: str
+    """In which its hook failed."""
+    why: str
+    """`raised` or `over_budget`."""
+    workers: list[str]
+    """Ids of the workers where."""
+
+
 class Fleet(Told):
     """Every worker that is alive, and what it runs."""
 
@@ -255,6 +280,7 @@ class Fleet(Told):
     """Ids of workers that do not run the live configuration."""
     broken_plugins: dict[str, list[str]]
     """Plugins that do not load, with the hosts where."""
+    plugins_off: list[SwitchedOff]
     upstreams: list[Load]
     targets: list[TargetHealth]
 

@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("gwproxy.cli.explain", "Show which route a request takes, why each other does not, and what happens on the way."),
     "replay": ("gwproxy.cli.replay", "Show what would become of logged requests under another configuration."),
     "logs": ("gwproxy.cli.logs", "Show the access log, newest last."),
-    "plugins": ("gwproxy.cli.plugins", "List, describe, create and check plugins; deploy them."),
+    "plugins": ("gwproxy.cli.plugins", "List, describe, create and check plugins; deploy them on a running fleet, and watch them there."),
     "admin": ("gwproxy.cli.admin", "Run the admin listener alone."),
     "audit": ("gwproxy.cli.audit", "Show who changed what, and who was refused."),
     "token": ("gwproxy.cli.token", "Make, list and revoke tokens for the admin listener."),

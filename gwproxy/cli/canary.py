@@ -219,11 +219,11 @@ def _show_sides(candidate: Mapping[str, Any]) -> None:
     shares = {"candidate": seen, "live": 100 - seen} if seen is not None else {}
     rows = [_row(side, shares.get(side), candidate["sides"][side]) for side in ("live", "candidate")]
     click.echo()
-    print_table(("side", "share", "requests", "5xx", "4xx", "p50", "p90", "p99"), rows)
+    print_table(("side", "share", "requests", "errors", "5xx", "4xx", "p50", "p90", "p99"), rows)
 
 
 def _row(side: str, share: float | None, numbers: Mapping[str, Any]) -> Sequence[str]:
-    rates = [f"{numbers[f'{kind}_percent']:.3g}%" if numbers["requests"] else "" for kind in ("5xx", "4xx")]
+    rates = [f"{numbers[f'{kind}_percent']:.3g}%" if numbers["requests"] else "" for kind in ("errors", "5xx", "4xx")]
     times = [_time(numbers[name]) for name in ("p50_ms", "p90_ms", "p99_ms")]
     return (side, f"{share:.3g}%" if share is not None else "", f"{numbers['requests']:,}", *rates, *times)
 

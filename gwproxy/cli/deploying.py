@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -11,11 +11,12 @@ import click
 
 from gwproxy.cli.canary import show_end as show_canary_end
 from gwproxy.cli.failures import COULD_NOT, message_of
-from gwproxy.cli.output import counted, print_error, print_json, print_line, printable
+from gwproxy.cli.output import counted, print_error, print_json, print_line, print_table, printable
 from gwproxy.cli.trying import show_acknowledgements, told_workers
 from gwproxy.cli.waiting import progress, show_end, watch
 from gwproxy.controlplane.candidates import NotStaged
 from gwproxy.controlplane.deploying import Deployer, DeploymentRollout, Planned
+from gwproxy.controlplane.measured import Key, StepSum, steps
 from gwproxy.controlplane.rules import Rules
 from gwproxy.errors import ConfigurationRefused, GatewayError, StoreUnavailable
 from gwproxy.store.candidates import CandidateBusy, CandidateGone
@@ -132,6 +133,7 @@ def followed(
 def _canary(deployer: Deployer, planned: Planned, wishes: Wishes, share: float, told: dict[str, Any]) -> int:
     """Serve it to a share of the clients, and wait until every live worker does, or for its end."""
     candidates = deployer.candidates
+    before = steps(deployer.configurations.workers()) if wishes.wait else {}
     begun = deployer.canary(planned, share=share, rules=wishes.rules, comment=wishes.comment)
     told |= {"outcome": "canary", "canary": {"id": begun.id, "share": begun.share, "rules": wishes.rules.shown()}}
     wishes.say(f"canary: {begun.share:g}% of clients; plugins revision {begun.deployment_base} serves all others")
@@ -144,13 +146,37 @@ def _canary(deployer: Deployer, planned: Planned, wishes: Wishes, share: float, 
         return 0
     ended = _end_of(deployer, begun.id)
     told |= {"outcome": ended["outcome"], "reason": ended["reason"], "revision": ended["revision"], "sides": ended["sides"]}
+    told["plugins"] = _compared(deployer, planned.plugins, before)
     if not wishes.as_json:
         show_canary_end(ended)
+        _show_compared(told["plugins"])
     return 0 if ended["outcome"] == "promoted" else COULD_NOT
 
 
+def _compared(deployer: Deployer, names: set[str], before: Mapping[Key, StepSum]) -> list[dict[str, Any]]:
+    """Return what the hooks of these plugins have come to since, of each version by itself."""
+    found = steps(deployer.configurations.workers())
+    since = {key: step.minus(before[key]) if key in before else step for key, step in found.items() if key[0] in names}
+    rows = [{"plugin": key[0], "version": key[1], "phase": key[2], **step.shown()} for key, step in sorted(since.items())]
+    return [row for row in rows if row["hooks"]]
+
+
+def _show_compared(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print how often the hooks of each version ran, how long they took, what they decided, and how they failed."""
+    if rows:
+        click.echo()
+        columns = ("plugin", "version", "phase", "hooks", "p50", "p99", "went on", "other decisions", "errors")
+        print_table(columns, [_compared_row(row) for row in rows])
+
+
+def _compared_row(row: Mapping[str, Any]) -> tuple[object, ...]:
+    times = [f"{row['spent'][name] * 1000:.3g} ms" if row["spent"][name] is not None else "" for name in ("p50", "p99")]
+    counts = [", ".join(f"{kind} {count}" for kind, count in row[name].items()) for name in ("decisions", "errors")]
+    return row["plugin"], row["version"], row["phase"], row["hooks"], *times, row["went_on"], *counts
+
+
 def _end_of(deployer: Deployer, ident: str) -> Mapping[str, Any]:
-    """Wait for the end of a canary; the store being away is waited for, too.
+    """Wait for the end of a canary; the store being away is waited for, too. Whoever does not wait any more leaves it as it is.
 
     :raises CandidateGone: there was another one since, and how this one ended is not known.
     """

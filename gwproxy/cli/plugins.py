@@ -9,7 +9,16 @@ from pathlib import Path
 import click
 from pydantic.fields import FieldInfo
 
-from gwproxy.cli import plugins_check, plugins_list, plugins_push, plugins_remove, plugins_revoke, plugins_rollback, plugins_sign
+from gwproxy.cli import (
+    plugins_check,
+    plugins_list,
+    plugins_push,
+    plugins_remove,
+    plugins_revoke,
+    plugins_rollback,
+    plugins_sign,
+    plugins_top,
+)
 from gwproxy.cli.failures import did_you_mean
 from gwproxy.cli.output import counted, json_option, print_json, print_line, print_table
 from gwproxy.controlplane.catalogue import described, description
@@ -27,10 +36,11 @@ Examples:
   gwproxy plugins new tenant
   gwproxy plugins check gwproxy-tenant
   gwproxy plugins push dist/gwproxy_tenant-1.0-py3-none-any.whl
+  gwproxy plugins top
 """
 )
 def command() -> None:
-    """List, describe, create and check plugins; deploy them on a running fleet.
+    """List, describe, create and check plugins; deploy them on a running fleet, and watch them there.
 
     A plugin is a pip package with an entry point in the group 'gwproxy'. Installed, it is there from the next start; a
     signed wheel of it can be pushed to all workers of a running gateway.
@@ -99,6 +109,7 @@ command.add_command(plugins_push.command, "push")
 command.add_command(plugins_rollback.command, "rollback")
 command.add_command(plugins_remove.command, "remove")
 command.add_command(plugins_revoke.command, "revoke")
+command.add_command(plugins_top.command, "top")
 
 
 def _show(registered: Registered) -> None:

@@ -23,7 +23,7 @@ EPILOG = """\b
 Examples:
   gwproxy plugins sign dist/gwproxy_tenant-1.1-py3-none-any.whl --key tenant.key
   gwproxy plugins push dist/gwproxy_tenant-1.1-py3-none-any.whl
-  gwproxy plugins push dist/*.whl --canary 10% --for 5m --abort-if 'errors > 0.5% or p99 > +20 ms' --wait
+  gwproxy plugins push tenant-1.1-py3-none-any.whl --canary 10% --for 5m --abort-if 'errors > 0.5% or p99 > +20 ms' --wait
 """
 
 

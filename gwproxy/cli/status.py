@@ -10,7 +10,7 @@ import click
 
 from gwproxy.cli.output import ago, counted, json_option, print_json, print_line, print_table
 from gwproxy.cli.store_option import open_configuration, redis_option
-from gwproxy.controlplane.overview import overview
+from gwproxy.controlplane.overview import off_text, overview
 
 EPILOG = """\b
 Examples:
@@ -20,8 +20,10 @@ Examples:
 """
 
 _STATES = {"ready": "green", "starting": "yellow", "draining": "yellow", "refused": "red", "unhealthy": "red", "healthy": "green"}
+_STATES |= {"open": "red", "half_open": "yellow", "closed": "green"}
 _STATES |= {"ejected": "red", "unresolved": "red", "returning": "yellow", "drained": "yellow"}
 _TARGET_COLUMNS = ("upstream", "target", "health", "workers", "active", "why")
+_LOAD_COLUMNS = ("upstream", "circuit", "in flight", "limit", "waiting", "refused")
 _DIGITS = 12  # of a digest: enough for people
 
 
@@ -32,8 +34,9 @@ def command(redis_url: str | None, as_json: bool) -> int:
     """Show what every worker runs, and the health of upstreams.
 
     A worker that does not run the live configuration is named with its reason. Workers report every two seconds; one
-    that is silent for ten is gone from the list. Then comes what workers have counted since they started: what they
-    dropped, refused or cut off. Nothing is shown that did not happen.
+    that is silent for ten is gone from the list. Upstreams with a breaker, an adaptive limit, or requests that had to wait
+    or were refused follow with their circuit, and their limit of all workers together. Then comes what workers have
+    counted since they started: what they dropped, refused or cut off. Nothing is shown that did not happen.
     """
     store = open_configuration(redis_url)
     found = overview(store.read(), store.workers())
@@ -64,9 +67,18 @@ def show(found: Mapping[str, Any], now: datetime) -> None:
         print_line(f"all {counted(len(workers), 'worker')} on the live configuration")
     for name, hosts in found["broken_plugins"].items():
         print_line((f"plugin {name} does not load on {', '.join(hosts)}; 'gwproxy plugins list' there says why", "red"))
+    for worker in workers:
+        if worker["deployment_error"]:
+            what = f"{worker['host']}/{worker.get('pid', '?')} does not run the plugins that are deployed"
+            print_line((f"{what}: {worker['deployment_error']}", "red"))
+    for off in found["plugins_off"]:
+        print_line((f"{off_text(off)}; in {len(off['workers'])} of {counted(len(workers), 'worker')}", "red"))
     if found["targets"]:
         click.echo()
         print_table(_TARGET_COLUMNS, [_target_row(target) for target in found["targets"]], _STATES)
+    if loads := [_load_row(load) for load in found["upstreams"] if _is_telling(load)]:
+        click.echo()
+        print_table(_LOAD_COLUMNS, loads, _STATES)
     if rows := list(_counter_rows(workers)):
         click.echo()
         print_table(("counter", "kind", "total", "most in one worker"), rows)
@@ -96,3 +108,14 @@ def _target_row(target: Mapping[str, Any]) -> tuple[object, ...]:
     health = alike or f"healthy for {healthy} of {workers}" + (f" ({parts})" if set(states) - {"healthy", "unhealthy"} else "")
     upstream = target["upstream"] if target["upstream"] != target["url"] else None
     return upstream, target["url"], health, workers, target["active"], target["why"]
+
+
+def _is_telling(load: Mapping[str, Any]) -> bool:
+    """Whether an upstream has something that moves, or that was not enough; a plain one has neither."""
+    return bool(load["circuits"] or load["adaptive"] or load["queued"] or load["refused"])
+
+
+def _load_row(load: Mapping[str, Any]) -> tuple[object, ...]:
+    states = load["circuits"]
+    circuit = next(iter(states), None) if len(states) <= 1 else ", ".join(f"{state} {count}" for state, count in sorted(states.items()))
+    return load["upstream"], circuit, load["in_flight"], load["limit"], load["queued"], load["refused"]

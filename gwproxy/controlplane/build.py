@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.parse import Parsed
-from gwproxy.dataplane.chain import Step
+from gwproxy.dataplane.measures import FINISH
 from gwproxy.dataplane.mirror import LiveMirror
 from gwproxy.dataplane.router import Router
 from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Consumers, Snapshot
 from gwproxy.dataplane.split import Traffic
+from gwproxy.dataplane.step import Step
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.hookspecs import PHASES
 from gwproxy.model import Document, PluginRef, Route
@@ -172,6 +173,7 @@ class Builder:
             registered = self._registry.registered(ref.name)
             assert registered is not None  # noqa: S101 - the parser refuses it, or lists it as unavailable
             config = bind_entry(parsed.configs[index, position], Entry(route=route, index=occurrence))
+            breaker = self._upstreams.measures.breaker(registered.plugin, config.entry, ref.breaker)
             priority = ref.priority if ref.priority is not None else registered.plugin.priority
             steps = tuple(
                 Step(
@@ -180,9 +182,12 @@ class Builder:
                     plugin=ref.name,
                     phase=phase,
                     priority=priority,
-                    budget=ref.budget,
-                    ignore=(ref.on_error or ("ignore" if phase == "response" else "fail")) == "ignore",
+                    budget=self._upstreams.measures.allow(ref.budget_in(phase)),
+                    on_error=ref.on_error_in(phase),
                     shadow=ref.mode == "shadow",
+                    measure=self._upstreams.measures.step(registered.plugin, phase),
+                    finishing=self._upstreams.measures.step(registered.plugin, FINISH),
+                    breaker=breaker,
                 )
                 for phase, hook in registered.hooks.items()
             )

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from gwproxy.controlplane.effective import effective
 from gwproxy.controlplane.masking import mask
 from gwproxy.controlplane.parse import GLOBAL, Parsed
-from gwproxy.dataplane.chain import Step
 from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
+from gwproxy.dataplane.step import Step
 from gwproxy.hookspecs import PHASES
 from gwproxy.model import PluginRef
 from gwproxy.plugin import PluginConfig
@@ -50,7 +50,9 @@ class Placed:
     @property
     def sources(self) -> dict[str, Any]:
         """Where each setting comes from: ``default`` (built in), ``global`` or ``route``; nested as ``config`` is."""
-        given = self.ref.model_fields_set
+        given = set(self.ref.model_fields_set)
+        if getattr(self.ref.budget_ms, self.phase, None) is not None:
+            given.add("budget")
         made: dict[str, Any] = {
             name: self.owner if name in given and getattr(self.ref, name) is not None else DEFAULT for name in _SETTINGS
         }
@@ -87,8 +89,8 @@ class Chains:
             priority = ref.priority if ref.priority is not None else registered.plugin.priority
             for phase in registered.hooks:
                 if phase in steps:
-                    on_error = ref.on_error or ("ignore" if phase == "response" else "fail")
-                    made[phase].append(Placed(ref, _owner(owner), phase, priority, on_error, None, (owner, position), reason))
+                    place = (owner, position)
+                    made[phase].append(Placed(ref, _owner(owner), phase, priority, ref.on_error_in(phase), None, place, reason))
         return {phase: sorted(entries, key=lambda placed: placed.priority) for phase, entries in made.items()}
 
     def lacks_plugin(self, compiled: CompiledRoute) -> bool:
@@ -118,7 +120,7 @@ class Chains:
             "priority": placed.priority,
             "mode": placed.ref.mode,
             "on_error": placed.on_error,
-            "budget": placed.ref.budget,
+            "budget": placed.ref.budget_in(placed.phase),
             "config": self.shown(placed),
         }
         if placed.config is None:
@@ -130,8 +132,7 @@ class Chains:
         owner = GLOBAL if entry.route is None else self._indexes[entry.route]
         refs = self._list(owner)
         position = [position for position, ref in enumerate(refs) if ref.name == step.plugin][entry.index]
-        on_error = "ignore" if step.ignore else "fail"
-        return Placed(refs[position], _owner(owner), step.phase, step.priority, on_error, step.config, (owner, position))
+        return Placed(refs[position], _owner(owner), step.phase, step.priority, step.on_error, step.config, (owner, position))
 
     def _list(self, owner: int) -> Sequence[PluginRef]:
         """Return the plugin entries of a route, by its index (-1: the global ones)."""

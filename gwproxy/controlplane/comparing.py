@@ -126,7 +126,8 @@ def _entry(name: str, before: tuple[Chains, Placed], after: tuple[Chains, Placed
     yield from _values(f"{name} priority", ours.priority, theirs.priority)
     yield from _values(f"{name} mode", ours.ref.mode, theirs.ref.mode)
     yield from _values(f"{name} on_error", ours.on_error, theirs.on_error)
-    yield from _values(f"{name} budget", ours.ref.budget, theirs.ref.budget)
+    yield from _values(f"{name} budget", ours.ref.budget_in(ours.phase), theirs.ref.budget_in(theirs.phase))
+    yield from _values(f"{name} breaker", ours.ref.breaker.model_dump(), theirs.ref.breaker.model_dump())
     if ours.config is None or theirs.config is None:
         if ours.ref.config != theirs.ref.config:
             yield Difference(

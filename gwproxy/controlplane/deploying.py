@@ -41,6 +41,12 @@ class Planned:
         """Whether it is live already."""
         return self.before.digest == self.after.digest
 
+    @property
+    def plugins(self) -> set[str]:
+        """The names of the plugins that are other ones, or come, or go."""
+        differing = {*self.before} ^ {*self.after}
+        return {name for pinned in differing for name in pinned.plugins}
+
     def summary(self) -> str:
         """Return what changes, for people: ``tenant 1.0 -> 1.1``."""
         before, after = ({pinned.distribution: pinned for pinned in held} for held in (self.before, self.after))

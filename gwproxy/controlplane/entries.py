@@ -11,7 +11,8 @@ from gwproxy.controlplane.environment import Part
 from gwproxy.controlplane.masking import shown
 from gwproxy.controlplane.report import Report, did_you_mean
 from gwproxy.controlplane.validation import validate
-from gwproxy.model import PluginRef
+from gwproxy.dataplane.patterns import compile_pattern
+from gwproxy.model import PluginRef, Route
 from gwproxy.plugin import Plugin, PluginConfig
 from gwproxy.registry import Deadline, call, let_pass
 
@@ -87,6 +88,35 @@ class EntryChecker:
                 self._configure(plugin, here.below("config", value=entry.get("config", {})), made, index)
         return made
 
+    def check_on(self, route: Route, refs: Mapping[int, PluginRef], entries: Entries, *path: str | int, about: str = "this route") -> bool:
+        """Let each configuration judge a route that it is on; return whether all of them fit.
+
+        :param refs: of the entries, by index.
+        :param path: of the list.
+        :param about: what messages call the route.
+        """
+        fit = True
+        for index, config in entries.configs.items():
+            if not judges_routes(config):
+                continue
+            place, name = (*path, index, "config"), refs[index].name
+            try:
+                params = compile_pattern(route.path).names
+            except ValueError:
+                return True  # a path that is none: no request takes this route, and it is refused for that
+            try:
+                call(name, "check_route", config.check_route, (route, params), Deadline(LONGEST))
+            except ValueError as error:
+                self._report.refuse(place, f"a configuration that does not fit {about}", _line(str(error)))
+            except BaseException as error:  # as above
+                let_pass(error)
+                found = f"a configuration over which plugin {name!r} raised {type(error).__name__}"
+                self._report.refuse(place, found, "a plugin that accepts or refuses it")
+            else:
+                continue
+            fit = False
+        return fit
+
     def _missing(self, name: str, enabled: bool, part: Part, unavailable: dict[int, str], index: int) -> None:
         reason = self._plugins.broken.get(name)
         lenient = self._lenient or name in self._elsewhere
@@ -120,6 +150,11 @@ class EntryChecker:
             made.unavailable[index] = "; ".join(sorted(set(part.unset.values())))
         elif config is not None:
             made.configs[index] = config
+
+
+def judges_routes(config: PluginConfig) -> bool:
+    """Whether a configuration may fit one route and not another."""
+    return type(config).check_route is not PluginConfig.check_route
 
 
 def _line(text: str) -> str:

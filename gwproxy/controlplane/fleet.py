@@ -16,6 +16,7 @@ import orjson
 
 from gwproxy.controlplane.deployed import Deployed
 from gwproxy.controlplane.standing import Standing
+from gwproxy.dataplane.measures import Measures
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import StoreUnavailable
 from gwproxy.process import Identity, is_over, mark_of
@@ -24,6 +25,7 @@ from gwproxy.tally import Tally
 
 log = logging.getLogger("gwproxy.fleet")
 
+MOST_ROWS = 200  # of each kind that is measured: of plugins that took the most time
 INTERVAL = 2.0  # seconds; an entry that is not renewed is gone after ten
 
 
@@ -41,6 +43,7 @@ class Heartbeat:
 
     :param deployed: returns what was pushed and runs, with all plugins.
     :param candidate: returns what to say of the candidate; None if there is none.
+    :param answered: returns what to say of the requests that are over, a row a route.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Heartbeat:
         tally: Tally,
         started: float,
         candidate: Callable[[], dict[str, Any] | None] = lambda: None,
+        answered: Callable[[], list[dict[str, Any]]] = list,
     ) -> None:
         self._store = store
         self._identity = identity
@@ -64,6 +68,7 @@ class Heartbeat:
         self._tally = tally
         self._candidate = candidate
         self._deployed = deployed
+        self._answered = answered
         self._constant = {
             "host": socket.gethostname(),
             "pid": str(os.getpid()),
@@ -127,9 +132,25 @@ class Heartbeat:
             "log_dropped": str(self._dropped()),
             "counters": orjson.dumps(self._tally.shown()).decode(),
             "upstreams": orjson.dumps([_load(live) for live in self._upstreams][:200]).decode(),
+            "plugin_measures": orjson.dumps(measured(self._upstreams.measures)).decode(),
+            "answered": orjson.dumps(self._answered()).decode(),
             "gauges": orjson.dumps(self._tally.measured()).decode(),
             "targets": orjson.dumps([row for live in self._upstreams for row in shown(live)][:200]).decode(),
         }
+
+
+def measured(measures: Measures) -> dict[str, list[dict[str, Any]]]:
+    """Return what is told of plugins: ``steps`` (a row a plugin, version and phase), ``off`` (entries that are), ``held`` (memory)."""
+    rows = measures.rows()
+    rows.sort(key=lambda row: row.spent.seconds, reverse=True)
+    return {
+        "steps": [row.shown() for row in rows[:MOST_ROWS]],
+        "off": [breaker.shown() for breaker in measures.off()[:MOST_ROWS]],
+        "held": [
+            {"plugin": name, "version": version, "bytes": held.bytes, "grown": held.grown, "whole": held.whole}
+            for (name, version), held in sorted(measures.held.items())
+        ][:MOST_ROWS],
+    }
 
 
 def _load(live: LiveUpstream) -> dict[str, object]:
@@ -140,6 +161,8 @@ def _load(live: LiveUpstream) -> dict[str, object]:
         "queued": places.queued,
         "refused": places.refused,
         "limit": places.limit,
+        "connections": live.connections,
+        "adaptive": places.adaptive is not None,
     }
     return shown if breaker is None else {**shown, "circuit": breaker.state}
 

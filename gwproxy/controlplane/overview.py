@@ -11,15 +11,22 @@ from gwproxy.store.configuration import Live, digest_of
 
 Worker = Mapping[str, str]
 
+#: What was pushed and runs, and why what is deployed does not.
+_DEPLOYED = ("deployment", "deployment_error")
+
 
 def overview(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
-    """Return the state of a gateway: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins``, ``upstreams`` and ``targets``."""
+    """Return the state of a gateway.
+
+    :returns: ``live``, ``workers``, ``behind`` (ids), ``broken_plugins``, ``plugins_off``, ``upstreams`` and ``targets``.
+    """
     digest = digest_of(live.data) if live.data else None
     return {
         "live": {"revision": live.revision, "digest": digest},
         "workers": [_worker(worker) for worker in workers],
         "behind": [worker["id"] for worker in workers if digest is not None and worker.get("digest") != digest],
         "broken_plugins": _broken(workers),
+        "plugins_off": _off(workers),
         "upstreams": _upstreams(workers),
         "targets": _targets(workers),
     }
@@ -27,7 +34,7 @@ def overview(live: Live, workers: Sequence[Worker]) -> dict[str, Any]:
 
 def _worker(fields: Worker) -> dict[str, Any]:
     numbers = {name: int(fields[name]) for name in ("pid", "revision", "log_dropped") if fields.get(name, "").isdecimal()}
-    texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at")}
+    texts = {name: fields.get(name, "") for name in ("id", "host", "state", "digest", "error", "started", "applied_at", *_DEPLOYED)}
     return {**texts, **numbers, **{name: held(fields, name, {}) for name in ("plugins", "counters", "gauges")}}
 
 
@@ -50,17 +57,46 @@ def _broken(workers: Sequence[Worker]) -> dict[str, list[str]]:
     return {name: sorted(hosts) for name, hosts in sorted(found.items())}
 
 
+def _off(workers: Sequence[Worker]) -> list[dict[str, Any]]:
+    """Return the plugin entries that are switched off, each with the ids of the workers where."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for worker in workers:
+        rows = held(worker, "plugin_measures", {}).get("off")
+        for row in rows if isinstance(rows, list) else ():
+            if not isinstance(row, dict):
+                continue
+            made = {name: str(row.get(name) or "") for name in ("plugin", "version", "route", "phase", "why")}
+            at = (made["plugin"], made["version"], made["route"], str(row.get("entry")))
+            found.setdefault(at, {**made, "workers": []})["workers"].append(worker["id"])
+    return [found[at] for at in sorted(found)]
+
+
+def off_text(off: Mapping[str, Any]) -> str:
+    """Say that an entry is switched off, in words."""
+    whose = f"on route {off['route']}" if off["route"] else "on all routes"
+    why = "ran out of its budget" if off["why"] == "over_budget" else "failed"
+    return f"plugin {off['plugin']} {off['version']} is switched off {whose}, as it {why} in {off['phase']} again and again"
+
+
 def _upstreams(workers: Sequence[Worker]) -> list[dict[str, Any]]:
-    """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers."""
+    """Return every upstream with its requests in flight and waiting, and those refused for want of a place, of all workers.
+
+    ``limit`` is how many may be in flight, of all workers; ``circuits`` counts the workers by the state of theirs, ``{}`` without a
+    breaker.
+    """
     found: dict[str, dict[str, Any]] = {}
     for worker in workers:
         for upstream in held(worker, "upstreams", []):
             if not isinstance(upstream, dict):
                 continue
             name = str(upstream.get("upstream", ""))
-            row = found.setdefault(name, {"upstream": name, "in_flight": 0, "queued": 0, "refused": 0})
-            for count in ("in_flight", "queued", "refused"):
+            begun = {"upstream": name, "in_flight": 0, "queued": 0, "refused": 0, "limit": 0, "adaptive": False, "circuits": {}}
+            row = found.setdefault(name, begun)
+            for count in ("in_flight", "queued", "refused", "limit"):
                 row[count] += upstream[count] if isinstance(upstream.get(count), int) else 0
+            row["adaptive"] = row["adaptive"] or upstream.get("adaptive") is True
+            if isinstance(circuit := upstream.get("circuit"), str):
+                row["circuits"][circuit] = row["circuits"].get(circuit, 0) + 1
     return [found[name] for name in sorted(found)]
 
 

@@ -12,7 +12,7 @@ import orjson
 
 from gwproxy.controlplane import checks, jsontext
 from gwproxy.controlplane.collection import uncollected
-from gwproxy.controlplane.entries import Entries, EntryChecker, PluginSource
+from gwproxy.controlplane.entries import Entries, EntryChecker, PluginSource, judges_routes
 from gwproxy.controlplane.environment import Environment, Part, resolve
 from gwproxy.controlplane.masking import MASK, mask, shown
 from gwproxy.controlplane.naming import Numbering, slug_of, written_id
@@ -249,6 +249,7 @@ class _Parser:
         entries = self.global_entries(tree["plugins"])
         names = {entry["name"] for entry in tree["plugins"] if isinstance(entry, dict) and isinstance(entry.get("name"), str)}
         routes = self.routes(tree["routes"], self.checker(names))
+        self.check_globals_on(routes, entries)
         checks.check_destinations(routes, tree["upstreams"], self.report, self.pause)
         checks.check_consumers(consumers, self.report)
         checks.check_globals(entries, self.report)
@@ -289,6 +290,19 @@ class _Parser:
         checker = self.checker(())
         self.keep(GLOBAL, checker.check(part, list(refs.values()) if len(refs) == len(tree) else None))
         return refs
+
+    def check_globals_on(self, routes: dict[int, Route], refs: dict[int, PluginRef]) -> None:
+        """Let global entries judge each route that has none of the same name; of those that do not fit, the first is told."""
+        checker = self.checker(())
+        for index, ref in refs.items():
+            config = self.configs.get((GLOBAL, index))
+            if config is None or not judges_routes(config):
+                continue
+            for route in routes.values():
+                self.pause()
+                replaced = any(own.name == ref.name for own in route.plugins)
+                if not replaced and not checker.check_on(route, refs, Entries({index: config}), "plugins", about=f"route {route.id}"):
+                    break
 
     def routes(self, tree: list[Any], checker: EntryChecker) -> dict[int, Route]:
         parts: list[Part | _Built] = []
@@ -346,6 +360,7 @@ class _Parser:
         if made is None:
             return None
         route, entries = made
+        checker.check_on(route, dict(enumerate(route.plugins)), entries, "routes", index, "plugins")
         built = _Built(route, entries, checks.check_route(route, index, self.report), self.slugs.get(index))
         # What depends on more than the route and its plugins is looked at anew each time.
         if not part.unset and all(self.plugins.find(ref.name) for ref in route.plugins):

@@ -10,7 +10,7 @@ from gwproxy.dataplane.canary import BOUNDS
 
 LIVE, CANDIDATE = "live", "candidate"
 
-#: What is told in percent of the requests. ``errors``: responses of 500 and more, and hooks that failed though the answer went out.
+#: What is told in percent of the requests. ``errors``: requests that failed, or a hook of which did.
 RATES = ("errors", "5xx", "4xx")
 
 _BUCKETS = len(BOUNDS) + 1
@@ -21,7 +21,7 @@ class Numbers:
     """What one side has answered.
 
     :ivar latencies: requests by :data:`~gwproxy.dataplane.canary.BOUNDS`.
-    :ivar failures: of hooks whose failing was ignored.
+    :ivar failures: requests that went on although a hook had failed.
     """
 
     requests: int
@@ -38,7 +38,8 @@ class Numbers:
 
     def count(self, kind: str) -> int:
         """Return how many of one of :data:`RATES` there were."""
-        return {"errors": self.server_errors + self.failures, "5xx": self.server_errors, "4xx": self.client_errors}[kind]
+        errors = min(self.requests, self.server_errors + self.failures)
+        return {"errors": errors, "5xx": self.server_errors, "4xx": self.client_errors}[kind]
 
     def rate(self, kind: str) -> float:
         """Return the share of one of :data:`RATES` in percent; 0.0 without requests."""
@@ -60,8 +61,8 @@ class Numbers:
 
     def shown(self) -> dict[str, Any]:
         """Return them for JSON: rates in percent, latencies in milliseconds."""
-        found: dict[str, Any] = {"requests": self.requests, "4xx": self.client_errors, "5xx": self.server_errors}
-        found |= {f"{kind}_percent": round(self.rate(kind), 3) for kind in ("4xx", "5xx")}
+        found: dict[str, Any] = {"requests": self.requests} | {kind: self.count(kind) for kind in reversed(RATES)}
+        found |= {f"{kind}_percent": round(self.rate(kind), 3) for kind in reversed(RATES)}
         for percent in (50, 90, 99):
             latency = self.percentile(percent)
             found[f"p{percent}_ms"] = round(latency * 1000, 1) if latency is not None else None

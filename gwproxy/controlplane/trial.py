@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 from urllib.parse import urlsplit
 
-from gwproxy.context import Context
+from gwproxy.context import Context, UpstreamChoice
 from gwproxy.controlplane.build import Builder
 from gwproxy.controlplane.chains import Chains, Placed
 from gwproxy.controlplane.parse import Environment, Parsed, parse
@@ -22,7 +22,6 @@ from gwproxy.dataplane.explanation import Explanation
 from gwproxy.dataplane.gateway import admit, find_route
 from gwproxy.dataplane.ingress import Ingress
 from gwproxy.dataplane.snapshot import CompiledRoute, Snapshot
-from gwproxy.dataplane.split import Chosen
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import CommandFailed, HttpError
 from gwproxy.http.bodies import Readable
@@ -84,9 +83,9 @@ def _ways(ctx: Context, compiled: CompiledRoute) -> Iterator[Destination]:
     if traffic is None:
         yield Destination(compiled.upstream, 1.0, "", tuple(sendings(ctx, compiled.upstream)))
         return
-    path = traffic.path_of(before)
     for way in traffic.ways(ctx):
-        ctx.upstream = Chosen(way.live, path, before.timeout, None)
+        ctx.upstream = choice = UpstreamChoice(before.base, before.target, before.timeout)
+        traffic.lead(choice, way.live)
         yield Destination(*way, tuple(sendings(ctx, way.live)))
     ctx.upstream = before
 

@@ -27,8 +27,9 @@ from gevent import monkey
 
 from gwproxy.context import Context
 from gwproxy.dataplane.budgets import INTERVAL, BudgetWatchdog, cut_off, overdue_by
-from gwproxy.dataplane.chain import Step
 from gwproxy.dataplane.frames import FINISH_CODE, HOOK_CODES
+from gwproxy.dataplane.measures import StepMeasure
+from gwproxy.dataplane.step import Step
 from gwproxy.errors import BudgetExceeded
 from gwproxy.registry import EVENT_CODE, Deadline
 from gwproxy.tally import Tally
@@ -52,12 +53,14 @@ class Call:
 
     :ivar frame: which calls it: one frame, one call.
     :ivar ctx: None for an event of the worker's life.
+    :ivar measure: where it is counted; None for such an event.
     """
 
     frame: FrameType
     plugin: str
     phase: str
     ctx: Context | None = None
+    measure: StepMeasure | None = None
 
     @property
     def route(self) -> str | None:
@@ -157,7 +160,10 @@ class LoopWatchdog:
         plugin = call.plugin if call is not None else "gateway"
         self._reported = f"plugin={plugin} phase={call.phase if call else None} route={call.route if call else None}"
         self._tally.add("loop_blocked", plugin)  # no other thread adds under this name
-        where = f"{top.f_code.co_filename}:{top.f_lineno}"
+        own = _own_frame(call, top) if call is not None else top
+        where = _place(own) + (f" in={_place(top)}" if own is not top else "")
+        if call is not None and call.measure is not None:
+            call.measure.held(f"{_place(own)} on {call.route}")
         _write(logging.WARNING, "worker_blocked %s seconds=%.1f where=%s", self._reported, now - self._since, where)
 
     # ---- in the main thread
@@ -187,12 +193,33 @@ def _find_call(top: FrameType | None) -> Call | None:
             names = frame.f_locals
             step, ctx = names["step"], names["ctx"]
             assert isinstance(step, Step)  # noqa: S101
-            return Call(frame, step.plugin, "on_finish" if frame.f_code is FINISH_CODE else step.phase, ctx)
+            measure = step.finishing if frame.f_code is FINISH_CODE else step.measure
+            return Call(frame, step.plugin, measure.of[2], ctx, measure)
         if frame.f_code is EVENT_CODE:
             names = frame.f_locals
             return Call(frame, names["plugin"], names["event"])
         frame = frame.f_back
     return None
+
+
+def _own_frame(call: Call, top: FrameType) -> FrameType:
+    """Return the innermost frame of the plugin's own code: a line of a library says little of who has called it, and why."""
+    frames = []
+    frame: FrameType | None = top
+    while frame is not None and frame is not call.frame:
+        frames.append(frame)
+        frame = frame.f_back
+    while frames and _module(frames[-1]) == "gwproxy.registry":  # which has made the call fit
+        frames.pop()
+    if not frames:
+        return top
+    owner = _module(frames[-1])
+    package = owner if owner.startswith("gwproxy.plugins.") else owner.partition(".")[0]
+    return next(frame for frame in frames if f"{_module(frame)}.".startswith(f"{package}."))
+
+
+def _place(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _due(call: Call, now: float) -> float:
@@ -209,8 +236,12 @@ def _cut_off_event(call: Call, now: float) -> BudgetExceeded:
 
 
 def _is_shared(frame: FrameType) -> bool:
-    name = str(frame.f_globals.get("__name__", ""))
+    name = _module(frame)
     return name.partition(".")[0] in _SHARED and not name.startswith(_NOT_SHARED)
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 def _write(level: int, message: str, *values: object) -> None:

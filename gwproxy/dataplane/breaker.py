@@ -22,6 +22,8 @@ class CircuitBreaker:
 
     Then ``half_open`` requests at once may probe. As many successes close it, one failure opens it again. What was sent
     before it opened says nothing any more: only probes are believed. Nothing is held while a request is under way.
+
+    :ivar open_until: by its clock; requests pass as probes after that. None: it is closed.
     """
 
     def __init__(self, described: Breaker, clock: Callable[[], float] = time.monotonic, before: CircuitBreaker | None = None) -> None:
@@ -32,34 +34,29 @@ class CircuitBreaker:
         self._described = described
         self._clock = clock
         self._failures: deque[float] = deque(before._failures if before is not None else (), maxlen=described.failures)
-        self._open_until: float | None = before._open_until if before is not None else None
+        self.open_until: float | None = before.open_until if before is not None else None
         self._probes: dict[Probe, float] = {}  # those under way, since when
         self._proved = 0
 
     @property
     def state(self) -> str:
         """``closed``, ``open`` or ``half_open``."""
-        if self._open_until is None:
+        if self.open_until is None:
             return "closed"
-        return "open" if self._clock() < self._open_until else "half_open"
-
-    @property
-    def closed(self) -> bool:
-        """Whether requests pass that are no probes."""
-        return self._open_until is None
+        return "open" if self._clock() < self.open_until else "half_open"
 
     def check(self) -> Probe | None:
         """Let a request pass, or not; return what :meth:`succeeded` and the others are to be told. None: it is no probe.
 
         :raises ServiceUnavailable: open, or enough others are probing; with ``Retry-After``.
         """
-        if self._open_until is None:
+        if self.open_until is None:
             return None
         now = self._clock()
         # One that takes as long as a circuit stays open makes way for another.
         probing = sum(1 for since in self._probes.values() if now - since < self._described.open_for)
-        if now < self._open_until or probing + self._proved >= self._described.half_open:
-            wait = max(1, math.ceil(self._open_until - now))
+        if now < self.open_until or probing + self._proved >= self._described.half_open:
+            wait = max(1, math.ceil(self.open_until - now))
             raise ServiceUnavailable("the circuit is open", headers=[("Retry-After", str(wait))])
         probe = Probe()
         self._probes[probe] = now
@@ -77,13 +74,13 @@ class CircuitBreaker:
         del self._probes[probe]
         self._proved += 1
         if self._proved >= self._described.half_open:
-            self._open_until = None
+            self.open_until = None
             self._settle()
 
     def failed(self, probe: Probe | None) -> None:
         """Count a failure: no answer, or a 5xx that says the upstream is in trouble (502, 503, 504)."""
         now = self._clock()
-        if self._open_until is not None:
+        if self.open_until is not None:
             if probe in self._probes:
                 self._open(now)
             return
@@ -92,7 +89,7 @@ class CircuitBreaker:
             self._open(now)
 
     def _open(self, now: float) -> None:
-        self._open_until = now + self._described.open_for
+        self.open_until = now + self._described.open_for
         self._settle()
 
     def _settle(self) -> None:

@@ -20,15 +20,17 @@ class Side:
 
     :ivar server_errors: responses of 500 and more.
     :ivar client_errors: responses of 400 to 499.
+    :ivar failures: requests that went on although a hook had failed: its entry ignores that.
     :ivar latencies: requests by :data:`BOUNDS`, from head to last byte; without upgraded connections, which last as long as they like.
     """
 
-    __slots__ = ("client_errors", "latencies", "requests", "server_errors")
+    __slots__ = ("client_errors", "failures", "latencies", "requests", "server_errors")
 
     def __init__(self) -> None:
         self.requests = 0
         self.client_errors = 0
         self.server_errors = 0
+        self.failures = 0
         self.latencies = [0] * (len(BOUNDS) + 1)
 
     def count(self, outcome: Outcome) -> None:
@@ -43,8 +45,8 @@ class Side:
             self.latencies[bisect_left(BOUNDS, outcome.duration)] += 1
 
     def counts(self) -> dict[str, int]:
-        """Return what was counted, by name: ``requests``, ``4xx``, ``5xx``, and ``b0`` and so on; nothing that is 0."""
-        found = {"requests": self.requests, "4xx": self.client_errors, "5xx": self.server_errors}
+        """Return what was counted, by name: ``requests``, ``4xx``, ``5xx``, ``failures``, and ``b0`` and so on; nothing that is 0."""
+        found = {"requests": self.requests, "4xx": self.client_errors, "5xx": self.server_errors, "failures": self.failures}
         found |= {f"b{bucket}": count for bucket, count in enumerate(self.latencies)}
         return {name: count for name, count in found.items() if count}
 
@@ -91,8 +93,7 @@ class Canary:
 
     def begin(self, ctx: Context, live: Snapshot | None) -> Snapshot | None:
         """Return what is to serve this request, and count it on that side once it is over."""
-        if self.serves(ctx.request.remote_addr):
-            ctx.on_finish(self.candidate.count)
-            return self.snapshot
-        ctx.on_finish(self.live.count)
-        return live
+        tried = self.serves(ctx.request.remote_addr)
+        ctx._side = side = self.candidate if tried else self.live
+        ctx.on_finish(side.count)
+        return self.snapshot if tried else live

@@ -1,11 +1,12 @@
 """The plugin chain: what runs in a phase, and what happens when it misbehaves.
 
-A chain is compiled when a configuration is applied: a tuple of :class:`Step` a phase. Running one costs a loop over
+A chain is compiled when a configuration is applied: a tuple of steps a phase. Running one costs a loop over
 that tuple. Whatever a plugin raises, ``BaseException`` included, is caught here and nowhere else in the data plane: it
 ends the plugin's own request, and never lets it go on as if the plugin had agreed.
 
 What runs now is noted in the context: :mod:`gwproxy.dataplane.budgets` cuts off what takes too long, and
-:mod:`gwproxy.dataplane.blocked` finds what keeps the worker from all other requests.
+:mod:`gwproxy.dataplane.blocked` finds what keeps the worker from all other requests. What has run is measured, and what fails or
+overruns again and again is switched off (:mod:`gwproxy.dataplane.entry_breaker`).
 """
 
 from __future__ import annotations
@@ -19,65 +20,14 @@ from gevent import GreenletExit, getcurrent
 
 from gwproxy.context import Context, Outcome, Shadowed
 from gwproxy.dataplane import frames
+from gwproxy.dataplane.entry_breaker import EntryBreaker
+from gwproxy.dataplane.measures import FINISH, StepMeasure
+from gwproxy.dataplane.step import Step, Steps
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, RequestTimeout, ServiceUnavailable, StoreUnavailable
 from gwproxy.messages import Response
 from gwproxy.plugin import PluginConfig
-from gwproxy.registry import Hook
 
 log = logging.getLogger("gwproxy.chain")
-
-
-class Step:
-    """One hook of one plugin entry, bound to its configuration.
-
-    :ivar call: the hook.
-    :ivar config: passed to it.
-    :ivar plugin: its name.
-    :ivar phase: where it runs.
-    :ivar priority: lowest first.
-    :ivar budget: seconds it may take.
-    :ivar ignore: whether what it raises is only logged.
-    :ivar shadow: whether what it does is only recorded.
-    """
-
-    __slots__ = ("budget", "call", "config", "ignore", "phase", "plugin", "priority", "shadow")
-
-    def __init__(
-        self,
-        call: Hook,
-        config: PluginConfig,
-        *,
-        plugin: str,
-        phase: str,
-        priority: int = 500,
-        budget: float = 5.0,
-        ignore: bool = False,
-        shadow: bool = False,
-    ) -> None:
-        self.call = call
-        self.config = config
-        self.plugin = plugin
-        self.phase = phase
-        self.priority = priority
-        self.budget = budget
-        self.ignore = ignore
-        self.shadow = shadow
-
-
-Steps = tuple[Step, ...]
-
-
-class Overdue:
-    """What stands in ``ctx._step`` in place of a step that was cut off, until its hook has ended.
-
-    :ivar again: when it is told again, having swallowed it; of :func:`time.monotonic`.
-    """
-
-    __slots__ = ("again", "step")
-
-    def __init__(self, step: Step, again: float) -> None:
-        self.step = step
-        self.again = again
 
 
 def run(steps: Steps, ctx: Context) -> None:
@@ -101,16 +51,40 @@ def run_auth(steps: Steps, ctx: Context) -> None:
 
     :raises: as :func:`run`; HttpError 401 if nobody was authenticated.
     """
-    enforced = False
+    enforced = vouched = False
+    off: Step | None = None
+    watched: Step | None = None
     for step in steps:
         if step.shadow:
-            _run_shadow(step, ctx)
+            watched = step
+            vouched = _run_shadow(step, ctx) or vouched
             continue
         enforced = True
-        if not ctx._authenticated:
-            _run(step, ctx)
-    if enforced and not ctx._authenticated:
+        if ctx._authenticated:
+            continue
+        if not _run(step, ctx):
+            off = step
+        elif _is_known(ctx):
+            step.measure.decided("authenticated")
+    if ctx._authenticated:
+        return
+    if off is not None:  # not 401: nobody has looked at the credential that it is for
+        raise _switched_off(off)
+    if enforced:
         raise HttpError("no plugin authenticated the request", status=401)
+    if watched is not None and not vouched and not _would_end(ctx):  # each has left it to the others
+        watched.measure.ended(401, True)
+        _record(ctx, watched, "abort", "401")
+
+
+def _is_known(ctx: Context) -> bool:
+    """Whether somebody is authenticated: a function for the same reason as :func:`_was_cut_off`."""
+    return ctx._authenticated
+
+
+def _would_end(ctx: Context) -> bool:
+    """Whether something in shadow mode would have ended the request in ``auth`` already."""
+    return any(one.phase == "auth" and one.action in ("abort", "error") for one in ctx.shadowed)
 
 
 def run_response(steps: Steps, ctx: Context) -> None:
@@ -158,7 +132,8 @@ def waited(ctx: Context) -> float:
 
 def finish(ctx: Context, outcome: Outcome) -> None:
     """Call what plugins registered with ``ctx.on_finish``, each guarded by itself and within the budget of its entry."""
-    ctx._greenlet = getcurrent()  # a server may close a response elsewhere than it has asked for it
+    if ctx._greenlet is not (greenlet := getcurrent()):  # a server may close a response elsewhere than it has asked for it
+        ctx._greenlet, ctx._timed = greenlet, None
     for number, function in enumerate(ctx.finishers):
         step = ctx._finisher_steps[number] if number < len(ctx._finisher_steps) else None
         _finish(step if isinstance(step, Step) else _NOBODY, ctx, function, outcome)
@@ -177,10 +152,17 @@ def thrown(error: BaseException) -> bool:
     return trace is not None and "greenlet_primitives" in trace.tb_frame.f_code.co_filename
 
 
-def _run(step: Step, ctx: Context) -> None:
+def _run(step: Step, ctx: Context) -> bool:
+    """Run a hook; return whether it ran: False if its entry is switched off and the request goes on without it."""
+    breaker = step.breaker
+    if breaker is not None and breaker.off_until and not _tries(breaker, step, ctx):
+        return False
+    timed, failed = ctx._timed, False
+    waits = 0.0 if timed is None else timed.waited
     response = ctx.response
     waited_for = ctx.request.body.waited  # PERF: as waited(), which costs as much again as all that is done here for a step
-    ctx._step_since = monotonic() - (waited_for if response is None else waited_for + response.body.waited)
+    began = monotonic()
+    ctx._step_since = began - (waited_for if response is None else waited_for + response.body.waited)
     ctx._step = step
     try:
         if (returned := frames.hook(step, ctx)) is not None:
@@ -188,19 +170,60 @@ def _run(step: Step, ctx: Context) -> None:
             raise TypeError(f"a hook returns None, not {type(returned).__name__}; ctx.abort() ends a request")
         if _was_cut_off(step, ctx):
             raise BudgetExceeded("and swallowed it")  # like an abort, it cannot be undone
-    except Aborted:
-        raise
+    except Aborted as aborted:
+        ctx._aborted = aborted
     except (ClientGone, RequestTimeout):
         raise  # the connection is beyond use, whatever the plugin's policy
     except BaseException as error:
         ctx._step = None
         if thrown(error):
             raise
-        _failed(step, ctx, error)
+        failed = True
+        _failed(step, ctx, error, 0.0 if timed is None else monotonic() - began - timed.waited + waits)
     finally:
         ctx._step = None
-    if ctx._aborted is not None:
-        raise ctx._aborted  # the plugin swallowed it; an abort cannot be undone
+        waits = 0.0 if timed is None else timed.waited - waits
+        spent = monotonic() - began - waits
+        step.measure.took(spent, waits)
+    if not failed:
+        if spent > step.budget and timed is not None:
+            _ran_over(step, ctx, spent)
+        elif breaker is not None and breaker.off_until:
+            breaker.succeeded(step.phase, ctx._ticket)
+    if ctx._aborted is not None:  # also if the plugin swallowed it: an abort cannot be undone
+        step.measure.ended(ctx._aborted.status, step.twin)
+        raise ctx._aborted
+    return True
+
+
+def _tries(breaker: EntryBreaker, step: Step, ctx: Context) -> bool:
+    """Whether a request runs a hook although its entry is switched off, to see whether it is well again.
+
+    :raises HttpError: 503: it does not, and must not go on without it.
+    """
+    if ticket := breaker.lets(ctx._ticket):
+        ctx._ticket = ticket
+        return True
+    step.measure.decided("skipped")
+    if step.on_error == "fail" and not step.twin:
+        raise _switched_off(step)
+    return False
+
+
+def _switched_off(step: Step) -> HttpError:
+    assert step.breaker is not None  # noqa: S101 - it is what has switched it off
+    why = f"plugin {step.plugin} is switched off in {step.phase}"
+    return ServiceUnavailable(why, headers=[("Retry-After", str(step.breaker.retry_after))])
+
+
+def _ran_over(step: Step, ctx: Context, spent: float, phase: str = "") -> None:
+    """Note a hook that was longer on the processor than it may take, and has ended by itself: all others had to wait for it."""
+    measure = step.finishing if phase else step.measure
+    measure.overran("ran")
+    phase, route = phase or step.phase, _route(ctx)
+    log.warning("plugin_ran_over plugin=%s phase=%s route=%s budget=%s seconds=%.3f", step.plugin, phase, route, step.budget, spent)
+    if step.breaker is not None:
+        step.breaker.failed(phase, "over_budget", ctx._ticket)
 
 
 def _was_cut_off(step: object, ctx: Context) -> bool:
@@ -213,7 +236,10 @@ def _was_cut_off(step: object, ctx: Context) -> bool:
 
 
 def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], outcome: Outcome) -> None:
-    ctx._step_since = monotonic() - waited(ctx)
+    timed, breaker, failed = ctx._timed, step.breaker, False
+    waits = 0.0 if timed is None else timed.waited
+    began = monotonic()
+    ctx._step_since = began - waited(ctx)
     ctx._step = step
     try:
         frames.finisher(step, ctx, function, outcome)
@@ -223,12 +249,43 @@ def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], out
         ctx._step = None
         if thrown(error):
             raise
+        failed = True
         if isinstance(error, BudgetExceeded):
             log.error("plugin_over_budget plugin=%s phase=on_finish route=%s budget=%s", step.plugin, _route(ctx), step.budget)
         else:
             log.error("on_finish_failed plugin=%s request=%s", step.plugin, ctx.request_id, exc_info=error)
+        _count_beside(ctx)
+        _count_failure(step, step.finishing, FINISH, ctx, error, 0.0 if timed is None else monotonic() - began - timed.waited + waits)
     finally:
         ctx._step = None
+        waits = 0.0 if timed is None else timed.waited - waits
+        spent = monotonic() - began - waits
+        step.finishing.took(spent, waits)
+    if failed:
+        return
+    if spent > step.budget and timed is not None:
+        _ran_over(step, ctx, spent, FINISH)
+    elif breaker is not None and breaker.off_until:
+        breaker.succeeded(FINISH, ctx._ticket)
+
+
+def _count_failure(step: Step, measure: StepMeasure, phase: str, ctx: Context, error: BaseException, spent: float) -> None:
+    """Count what a hook has raised, and let it be switched off for that: if it kept others waiting, else if its entry says so.
+
+    :param spent: seconds in which it ran; 0.0 if that is not known.
+    """
+    ran = spent > step.budget
+    if isinstance(error, HttpError):
+        if not step.twin:
+            measure.ended(error.status, False)
+    else:
+        late = isinstance(error, BudgetExceeded)
+        measure.failed("store_away" if isinstance(error, StoreUnavailable) else "over_budget" if late else "raised")
+        if late or ran:
+            measure.overran("ran" if ran else "waited")
+    faulty = step.on_error == "disable" and not isinstance(error, (HttpError, StoreUnavailable))
+    if step.breaker is not None and (ran or faulty):
+        step.breaker.failed(phase, "over_budget" if ran or isinstance(error, BudgetExceeded) else "raised", ctx._ticket)
 
 
 _NOBODY = Step(lambda ctx, config: None, PluginConfig(), plugin="unknown", phase="on_finish")
@@ -238,8 +295,9 @@ def _route(ctx: Context) -> str | None:
     return ctx.route.id if ctx.route else None
 
 
-def _failed(step: Step, ctx: Context, error: BaseException) -> None:
-    """Log a crash and raise what the client gets, unless the entry says ``on_error: ignore``."""
+def _failed(step: Step, ctx: Context, error: BaseException, spent: float) -> None:
+    """Log and count a crash, and raise what the client gets, unless the entry tolerates it."""
+    _count_failure(step, step.measure, step.phase, ctx, error, spent)
     route = _route(ctx)
     if isinstance(error, HttpError):
         log.info("plugin_refused plugin=%s phase=%s route=%s status=%d", step.plugin, step.phase, route, error.status)
@@ -249,7 +307,8 @@ def _failed(step: Step, ctx: Context, error: BaseException) -> None:
         log.error("plugin_over_budget plugin=%s phase=%s route=%s budget=%s", step.plugin, step.phase, route, step.budget)
     else:
         log.error("plugin_failed plugin=%s phase=%s route=%s request=%s", step.plugin, step.phase, route, ctx.request_id, exc_info=error)
-    if step.ignore:
+    if step.tolerated and not step.twin:
+        _count_beside(ctx)
         return
     if isinstance(error, HttpError):
         raise error
@@ -258,26 +317,40 @@ def _failed(step: Step, ctx: Context, error: BaseException) -> None:
     raise HttpError(f"plugin {step.plugin} failed in {step.phase}") from error
 
 
-def _run_shadow(step: Step, ctx: Context) -> None:
+def _count_beside(ctx: Context) -> None:
+    """Count on the request's side of a canary, once, that it goes on although a hook has failed."""
+    if (side := ctx._side) is not None:
+        ctx._side = None
+        side.failures += 1
+
+
+def _run_shadow(step: Step, ctx: Context) -> bool:
+    """Run a hook on a twin of the context, and record what it would have done; return whether it would have authenticated."""
+    assert step.enforced is not None  # noqa: S101 - it is in shadow mode
     twin = ctx.shadow()
     before = visible(twin)
-    twin._greenlet = ctx._greenlet
-    enforcing = Step(step.call, step.config, plugin=step.plugin, phase=step.phase, budget=step.budget)
+    twin._greenlet, twin._timed, twin._ticket = ctx._greenlet, ctx._timed, ctx._ticket
     ctx._step = twin
     try:
-        _run(enforcing, twin)
+        _run(step.enforced, twin)
     except Aborted as aborted:
         _record(ctx, step, "abort", str(aborted.status))
     except (HttpError, BudgetExceeded) as error:
         _record(ctx, step, "error", type(error).__name__)
+        if not step.tolerated:
+            step.measure.ended(error.status if isinstance(error, HttpError) else 500, True)
     else:
         if twin._authenticated:
+            step.measure.decided("would_authenticate")
             _record(ctx, step, "authenticate", "")
         changed = [name for name, value in visible(twin).items() if value != before[name]]
         if changed:
+            step.measure.decided("would_change")
             _record(ctx, step, "change", ", ".join(changed))
     finally:
         ctx._step = None
+        ctx._ticket = twin._ticket
+    return twin._authenticated
 
 
 def visible(ctx: Context) -> dict[str, Any]:
@@ -295,4 +368,12 @@ def visible(ctx: Context) -> dict[str, Any]:
 
 def _record(ctx: Context, step: Step, action: str, detail: str) -> None:
     ctx.shadowed.append(Shadowed(step.plugin, step.phase, action, detail))
-    log.info("plugin_shadowed plugin=%s phase=%s action=%s detail=%s request=%s", step.plugin, step.phase, action, detail, ctx.request_id)
+    log.info(
+        "plugin_shadowed plugin=%s phase=%s action=%s detail=%s route=%s request=%s",
+        step.plugin,
+        step.phase,
+        action,
+        detail,
+        _route(ctx),
+        ctx.request_id,
+    )

@@ -11,9 +11,8 @@ from gwproxy.dataplane.breaker import Probe
 from gwproxy.dataplane.mirror import Copy, LiveMirror
 from gwproxy.dataplane.retry import KEPT, pause_asked
 from gwproxy.dataplane.snapshot import CompiledRoute
-from gwproxy.dataplane.split import Chosen, remember
 from gwproxy.dataplane.target import LiveTarget
-from gwproxy.dataplane.transport import RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
+from gwproxy.dataplane.transport import ClientLeft, RawResponse, SizedBody, UpstreamFailed, UpstreamRequest, UpstreamTimedOut, WholeResponse
 from gwproxy.dataplane.tunnel import Upgraded
 from gwproxy.dataplane.upstreams import LiveUpstream, Upstreams
 from gwproxy.errors import BadGateway, HttpError, ServiceUnavailable
@@ -44,7 +43,7 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     """
     choice = ctx.upstream
     assert choice is not None  # noqa: S101 - a matched route has one
-    live = choice.live if isinstance(choice, Chosen) else compiled.upstream
+    live: LiveUpstream = compiled.upstream if choice._live is None else choice._live
     if choice.base != live.base:
         live = upstreams.direct(choice.base)
     request = ctx.request
@@ -55,7 +54,7 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     try:
         if compiled.mirror is not None and not request.upgrade:
             copy = _copy(ctx, choice, live, compiled.mirror)
-        raw, target = _exchange(ctx, choice, live, probe, client_gone)
+        raw, target = _timed_exchange(ctx, choice, live, probe, client_gone)
         ctx.response = _response(ctx, raw, target, live)
     except BaseException:
         if live.breaker is not None:
@@ -65,8 +64,8 @@ def forward(ctx: Context, compiled: CompiledRoute, upstreams: Upstreams, client_
     finally:
         if copy is not None:
             copy.finish(request.body)
-    if compiled.traffic is not None:
-        remember(ctx)
+    if choice._cookie is not None:  # the client is to stay with the upstream that has answered
+        ctx.response.headers.add("Set-Cookie", choice._cookie)
 
 
 def _copy(ctx: Context, choice: UpstreamChoice, live: LiveUpstream, mirror: LiveMirror) -> Copy | None:
@@ -76,6 +75,17 @@ def _copy(ctx: Context, choice: UpstreamChoice, live: LiveUpstream, mirror: Live
         return mirror.begin(ctx, choice, path, lambda target: _block(ctx, target))
     except ValueError:  # what cannot be sent; the request itself is answered 500 for it
         return None
+
+
+def _timed_exchange(
+    ctx: Context, choice: UpstreamChoice, live: LiveUpstream, probe: Probe | None, client_gone: Callable[[], bool] | None
+) -> tuple[RawResponse | WholeResponse, LiveTarget]:
+    """Note what it takes; what a client takes to send its body is not the upstream's."""
+    began, waited = time.monotonic(), ctx.request.body.waited
+    try:
+        return _exchange(ctx, choice, live, probe, client_gone)
+    finally:
+        ctx._upstream_seconds += time.monotonic() - began - (ctx.request.body.waited - waited)
 
 
 def _exchange(
@@ -94,11 +104,11 @@ def _exchange(
             raw = _send(ctx, live, target, probe, client_gone, fresh)
         except (UpstreamFailed, UpstreamTimedOut) as failure:
             fresh = fresh or failure.reused  # where one kept connection had ended, others may have, and attempts are few
-            following = _following(ctx, live, tried, failure) if retries.repeats(ctx.request, failure) else None
+            following = _following(ctx, live, tried, failure, client_gone) if retries.repeats(ctx.request, failure) else None
             if following is None:
                 raise
         else:
-            following = _instead(ctx, live, tried, raw) if raw.status in retries.statuses else None
+            following = _instead(ctx, live, tried, raw, client_gone) if raw.status in retries.statuses else None
             if following is None:
                 return raw, target
             _done(raw, target)
@@ -106,23 +116,29 @@ def _exchange(
         tried.append(target)
 
 
-def _instead(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], raw: RawResponse | WholeResponse) -> LiveTarget | None:
+def _instead(
+    ctx: Context, live: LiveUpstream, tried: list[LiveTarget], raw: RawResponse | WholeResponse, client_gone: Callable[[], bool] | None
+) -> LiveTarget | None:
     """Return who is asked because of an answer that nobody should get; None: it is passed on."""
     asked = next((value for key, _, value, _ in raw.fields if key == "retry-after"), None)
     if asked is not None:
         tried[-1].retry_at = time.monotonic() + pause_asked(asked, time.time())
-    return _following(ctx, live, tried, None) if live.retries.resends(ctx.request) else None
+    return _following(ctx, live, tried, None, client_gone) if live.retries.resends(ctx.request) else None
 
 
-def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failure: Failure | None) -> LiveTarget | None:
-    """Return the target of one more attempt; None: there is none, or no more is allowed.
+def _following(
+    ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failure: Failure | None, client_gone: Callable[[], bool] | None
+) -> LiveTarget | None:
+    """Return the target of one more attempt, when it is time for that; None: there is none, or no more is allowed.
 
     Preferred is one that was not tried and can be reached. One that has asked to be left alone is.
+
+    :raises ClientLeft: the client closed meanwhile.
     """
     choice, now = ctx.upstream, time.monotonic()
     assert choice is not None  # noqa: S101 - a matched route has one
-    late = choice.timeout.total is not None and now >= ctx.started + choice.timeout.total
-    if late or len(tried) >= live.retries.attempts or (live.breaker is not None and not live.breaker.closed):
+    left = ctx.started + choice.timeout.total - now if choice.timeout.total is not None else None
+    if (left is not None and left <= 0) or len(tried) >= live.retries.attempts or live.is_open():
         return None
     targets = [seat.target for seat in live.members.seats]
     spared = [target for target in targets if target in tried or target.retry_at > now]
@@ -131,8 +147,16 @@ def _following(ctx: Context, live: LiveUpstream, tried: list[LiveTarget], failur
         target = live.pick(ctx, spared if len(avoided) == len(targets) else avoided)
     except ServiceUnavailable:
         return None
-    if target.retry_at > now or not live.retries.affords(failure, target not in tried and target.reachable):
+    elsewhere = target not in tried and target.reachable
+    pause = live.retries.pause(failure, elsewhere, len(tried))
+    if target.retry_at > now or (left is not None and pause >= left) or not live.retries.affords(failure, elsewhere):
         return None
+    if pause:
+        time.sleep(pause)
+        if client_gone is not None and client_gone():
+            raise ClientLeft("the client closed while a retry waited", phase="connect")
+        if live.is_open():  # by what others have met meanwhile
+            return None
     return target
 
 
@@ -182,7 +206,10 @@ def _send(
         elif raw.status in _TROUBLE:
             live.places.failed()
     if live.breaker is not None:
-        live.breaker.failed(probe) if raw.status in _TROUBLE else live.breaker.succeeded(probe)
+        if raw.status in _TROUBLE:
+            live.breaker.failed(probe)
+        elif probe is not None:
+            live.breaker.succeeded(probe)
     if live.ejections is not None:
         live.ejections.answered(target, raw.status)
     return raw

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gwproxy.deprecation import CALLS
+
 if TYPE_CHECKING:
     from gwproxy.context import Context, Outcome
-    from gwproxy.dataplane.chain import Step
+    from gwproxy.dataplane.step import Step
 
 
 def hook(step: Step, ctx: Context) -> object:
@@ -26,3 +28,4 @@ def finisher(step: Step, ctx: Context, function: Callable[[Outcome], object], ou
 #: Frames whose locals ``step`` and ``ctx`` say which.
 HOOK_CODES = frozenset((hook.__code__, finisher.__code__))
 FINISH_CODE = finisher.__code__
+CALLS.update({code: lambda names: names["step"].plugin for code in HOOK_CODES})

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from gevent import getcurrent
 
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane import chain
+from gwproxy.dataplane.answered import Answered
 from gwproxy.dataplane.canary import Canary
 from gwproxy.dataplane.failures import UpstreamBusy
 from gwproxy.dataplane.forward import forward, id_field_of
@@ -20,6 +22,7 @@ from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Snapsh
 from gwproxy.dataplane.throttle import Throttle
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded
 from gwproxy.dataplane.upstreams import Upstreams
+from gwproxy.dataplane.waits import timed
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
 from gwproxy.http.paths import strip
 from gwproxy.messages import Request, Response
@@ -41,6 +44,7 @@ class Gateway:
     :ivar in_flight: the contexts of all requests that have not finished.
     :ivar tunnels: those that are open.
     :ivar tally: what this worker has counted.
+    :ivar answered: what it has answered.
     :ivar max_in_flight: beyond so many requests at once, further ones are :meth:`shed`; 0: no bound.
     """
 
@@ -52,6 +56,7 @@ class Gateway:
         self.in_flight: set[Context] = set()
         self.tunnels: set[Tunnel] = set()
         self.tally = upstreams.tally
+        self.answered = Answered()
         self.max_in_flight = 0
         self._draining = False
         self._shedding = Throttle()
@@ -76,6 +81,7 @@ class Gateway:
                 forward(ctx, compiled, self.upstreams, client_gone)
                 ctx._forwarded = ctx.response
             else:
+                ctx._timed = timed(ctx._greenlet)
                 chain.run(steps["pre_auth"], ctx)
                 chain.run_auth(steps["auth"], ctx)
                 chain.run(steps["post_auth"], ctx)
@@ -135,6 +141,7 @@ class Gateway:
     def _finish(self, ctx: Context, steps: Chain) -> Context:
         """Run the ``response`` phase, and make sure that there is something which can leave."""
         if steps is not EMPTY_CHAIN:
+            ctx._timed = timed(ctx._greenlet)
             try:
                 chain.run_response(steps["response"], ctx)
             except BaseException:  # as above
@@ -147,6 +154,7 @@ class Gateway:
         if forwarded is not None and leaving is not None and leaving.body is not forwarded.body:
             forwarded.body.close()  # a plugin has put another response in its place
         _seal(ctx)
+        ctx._own_seconds = monotonic() - ctx.started - ctx._upstream_seconds - ctx.request.body.waited
         return ctx
 
     def carry(self, tunnel: Tunnel, head: bytes) -> None:

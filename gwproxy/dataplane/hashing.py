@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
 import hashlib
 import math
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
 
 from gwproxy.context import Context
-from gwproxy.dataplane.seat import Seat
+from gwproxy.dataplane import keys
+from gwproxy.dataplane.seat import Chooser, Seat
 from gwproxy.dataplane.target import LiveTarget
 
 _POINTS = 160  # on the ring, for each unit of weight, as many as ketama's: shares then differ by a tenth or so
@@ -17,13 +20,15 @@ _ALL = 65_536  # PERF: the ring of 1,000 targets is made in some 30 ms
 _MOST = 20  # units of weight, of the heaviest
 _EACH = 8  # points of one digest
 _WHOLE = float(1 << 64)
+_REMEMBERED = 4096  # hashes of keys, of all upstreams of a worker
+_LONGEST = 256  # characters of a key whose hash is
 
 
 class ConsistentHash:
     """The same key goes to the same target while it is there: one that leaves moves its own keys only, one that joins takes its own only.
 
-    A ring with 160 points for each unit of weight; a lookup is one hash and one binary search, and a walk past the points of
-    targets that are out, that come back and do not take this key yet, or that are full.
+    A ring with 160 points for each unit of weight; a lookup is one hash, which is remembered for a while, and one binary search, and
+    a walk past the points of targets that are out, that come back and do not take this key yet, or that are full.
 
     :param balance: the most a target has in flight, as a multiple of its share of all (Mirrokni's bounded loads); None: unlimited.
         Counted are this worker's requests.
@@ -37,36 +42,62 @@ class ConsistentHash:
         self._hashes = [point for point, _ in points]
         self._ring = [seat for _, seat in points]
 
-    def __call__(self, seats: Sequence[Seat], ctx: Context) -> LiveTarget:
+    def __call__(self, seats: Sequence[Seat]) -> Chooser:
         """Pick the first of ``seats`` from the key's place on the ring that has room."""
-        digest = hashlib.blake2b(self._key(ctx).encode("utf-8", "surrogateescape"), digest_size=16).digest()
-        at = bisect.bisect(self._hashes, int.from_bytes(digest[:8])) % len(self._ring)
-        if self._balance is None and len(seats) == self._count and self._ring[at].target.share >= 1.0:
-            return self._ring[at].target  # PERF: what nearly always is, in half the time
-        luck = int.from_bytes(digest[8:]) / _WHOLE  # from 0 to 1, and nothing to do with the place on the ring
+        key_of, hashes, ring, walked = self._key, self._hashes, self._ring, self._walked
+        points, balance = len(ring), self._balance
+        targets, whole = [seat.target for seat in seats], sum(seat.share for seat in seats)
+        simple = len(seats) == self._count and all(target.share >= 1.0 for target in targets)
+
+        def choose(ctx: Context) -> LiveTarget:
+            key = key_of(ctx)
+            place, luck = _hashed(key) if len(key) <= _LONGEST else _hash(key)
+            at = bisect(hashes, place) % points
+            first = ring[at].target
+            if simple and (balance is None or first.active == 0):  # PERF: what nearly always is
+                return first
+            if balance is None:
+                return walked(at, luck, 0.0, seats)
+            active = 1
+            for target in targets:
+                active += target.active
+            fair = balance * active / whole  # in flight for a share of 1, this request included
+            if simple:
+                if first.active < fair * ring[at].share:
+                    return first
+                for point in range(at + 1, at + points):  # one of them has room: the bound is 1 at least
+                    seat = ring[point % points]
+                    if seat.target.active < fair * seat.share:
+                        return seat.target
+            return walked(at, luck, fair, seats)
+
+        return choose
+
+    def _walked(self, at: int, luck: float, fair: float, seats: Sequence[Seat]) -> LiveTarget:
+        """Pick one of ``seats``, going on from the point ``at``.
+
+        :param luck: of the key: a target that comes back gets those whose luck is below its share.
+        :param fair: how many requests a share of 1 may have in flight; 0: any number.
+        """
         first: LiveTarget | None = None
-        fair = 0.0
-        if self._balance is not None:  # in flight for a share of 1, this request included
-            fair = self._balance * (sum(seat.target.active for seat in seats) + 1) / sum(seat.share for seat in seats)
         for seat in self._walk(at, seats):
             target = seat.target
             if first is None:
                 first = target
             if target.share < 1.0 and luck >= target.share:
                 continue  # it comes back with a part of its keys, and then more and more of them
-            if not fair or target.active < math.ceil(fair * seat.share):
+            if not fair or target.active < fair * seat.share:
                 return target
         return first if first is not None else seats[0].target
 
     def _walk(self, at: int, seats: Sequence[Seat]) -> Iterator[Seat]:
         """Yield each of ``seats`` once, in the order in which the ring has them from the point ``at`` on."""
-        ring, size = self._ring, len(self._ring)
-        left = {id(seat) for seat in seats}
-        for offset in range(size):
-            seat = ring[(at + offset) % size]
-            if id(seat) in left:
+        ring, left = self._ring, set(seats)
+        for position in chain(range(at, len(ring)), range(at)):
+            seat = ring[position]
+            if seat in left:
                 yield seat
-                left.remove(id(seat))
+                left.remove(seat)
                 if not left:
                     return
 
@@ -85,12 +116,23 @@ def _points(seats: Sequence[Seat]) -> Iterator[tuple[int, Seat]]:
                 yield int.from_bytes(digest[start : start + 8]), seat
 
 
+def _hash(key: str) -> tuple[int, float]:
+    """Return a key's place on a ring, and its luck, from 0 to 1, which has nothing to do with the place."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+    return int.from_bytes(digest[:8]), int.from_bytes(digest[8:]) / _WHOLE
+
+
+_hashed = lru_cache(maxsize=_REMEMBERED)(_hash)
+
+
 def _key_of(hash_on: str) -> Callable[[Context], str]:
     kind, _, name = hash_on.partition(":")
     if kind == "header":
-        return lambda ctx: ctx.request.headers.get(name) or ctx.request.remote_addr
+        field = name.lower()
+        return lambda ctx: ctx.request.headers.first(field) or ctx.request.remote_addr
     if kind == "cookie":
-        return lambda ctx: ctx.request.cookies.get(name) or ctx.request.remote_addr
+        read = keys.cookie(name)
+        return lambda ctx: read(ctx.request) or ctx.request.remote_addr
     if kind == "path":
         return lambda ctx: ctx.request.path
     return lambda ctx: ctx.request.remote_addr

@@ -9,7 +9,7 @@ from weakref import WeakValueDictionary
 from gwproxy.context import Context
 from gwproxy.dataplane.balancer import Balancer, balancer_for
 from gwproxy.dataplane.names import Names
-from gwproxy.dataplane.seat import Seat
+from gwproxy.dataplane.seat import Chooser, Seat
 from gwproxy.dataplane.target import Changes, LiveTarget
 from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Target, Upstream
@@ -75,6 +75,7 @@ class Members:
         self._up: list[Seat] = []
         self._ready: list[Seat] = []
         self._balance: Balancer
+        self._choose: Chooser
         self.reseat()
         self.single = None if len(described.targets) > 1 or self._resolving else self.targets[0]
         self._sole = self.single if described.targets[0].weight else None
@@ -87,19 +88,19 @@ class Members:
         sole = self._sole
         if sole is not None and sole.up:
             return sole
-        seats = self.ready
-        if not seats:
-            raise ServiceUnavailable(f"no healthy target of upstream {self._name}", headers=[("Retry-After", "1")])
-        if tried:
-            seats = [seat for seat in seats if seat.target not in tried] or [s for s in self._up if s.target not in tried] or seats
-        return seats[0].target if len(seats) == 1 else self._balance(seats, ctx)
-
-    @property
-    def ready(self) -> Sequence[Seat]:
-        """Those that may be asked now; empty: no target is up."""
         if self._seen != self._changes.count:
             self.refresh()
-        return self._ready
+        return self._choose(ctx) if not tried else self._another(tried)(ctx)
+
+    def _another(self, tried: Collection[LiveTarget]) -> Chooser:
+        """Return what picks one that was not tried, if there is any."""
+        left = [seat for seat in self._ready if seat.target not in tried] or [seat for seat in self._up if seat.target not in tried]
+        return self._chooser(left) if left else self._choose
+
+    def _chooser(self, seats: Sequence[Seat]) -> Chooser:
+        if len(seats) > 1:
+            return self._balance(seats)
+        return _only(seats[0].target) if seats else _nobody(self._name)
 
     def refresh(self) -> None:
         """Look which seats are up, and how much of their share they have."""
@@ -111,6 +112,7 @@ class Members:
             up = list(self.seats)
         first = min((seat.tier for seat in up), default=0)
         self._up, self._ready = up, [seat for seat in up if seat.tier == first]
+        self._choose = self._chooser(self._ready)
 
     @property
     def stale(self) -> bool:
@@ -178,3 +180,14 @@ class Members:
     def unsettled(self) -> bool:
         """Whether DNS is still to say something about one of its names: it has neither answered nor failed."""
         return not all(self._names.settled(target, self._described.dns) for target in self.wanted)
+
+
+def _only(target: LiveTarget) -> Chooser:
+    return lambda _ctx: target
+
+
+def _nobody(upstream: str) -> Chooser:
+    def refuse(_ctx: Context) -> LiveTarget:
+        raise ServiceUnavailable(f"no healthy target of upstream {upstream}", headers=[("Retry-After", "1")])
+
+    return refuse

@@ -43,6 +43,11 @@ class Pattern:
     regex: Any = field(default=None, compare=False)
 
     @property
+    def names(self) -> frozenset[str]:
+        """The names that ``ctx.params`` may have; of a regex, those of groups that took part in the match."""
+        return frozenset(self.regex.groupindex if self.regex is not None else (name for _, name in self.parameters))
+
+    @property
     def literals(self) -> int:
         """How many segments are given literally."""
         return sum(1 for segment in self.segments if segment)

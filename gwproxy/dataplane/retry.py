@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -73,7 +74,7 @@ class RetryPolicy:
     :ivar budget: None: unlimited.
     """
 
-    __slots__ = ("_kinds", "_label", "_methods", "_tally", "attempts", "budget", "counts", "keeps", "statuses")
+    __slots__ = ("_backoff", "_kinds", "_label", "_methods", "_tally", "attempts", "budget", "counts", "keeps", "statuses")
 
     def __init__(self, described: Retries | None, tally: Tally, label: str, clock: Clock = time.monotonic) -> None:
         """Compile what is described; None: what cannot have been acted upon is sent once more.
@@ -89,6 +90,7 @@ class RetryPolicy:
         self.statuses = frozenset(int(kind) for kind in asked.on if kind.isdigit())
         self.keeps = self._methods if asked.attempts > 1 else frozenset()
         self.budget = Budget(asked.budget, clock) if asked.budget is not None else None
+        self._backoff = (asked.backoff.base, asked.backoff.max) if asked.backoff is not None else (0.0, 0.0)
         self.counts = described is not None  # a plain URL has the few a second only: its requests cost nothing here
 
     def goes_on(self, before: RetryPolicy, described: Retries | None, clock: Clock = time.monotonic) -> None:
@@ -113,21 +115,36 @@ class RetryPolicy:
             return False
         return request.body.length == 0 or request.body.replayable(KEPT) is not None
 
-    def affords(self, failure: Failure | None, elsewhere: bool) -> bool:
-        """Count a retry, and pay for it where it is one more request that an upstream in trouble has to bear.
+    def pause(self, failure: Failure | None, elsewhere: bool, attempts: int) -> float:
+        """Return the seconds to wait before a retry, drawn anew each time; 0.0 where that is free, as in :meth:`affords`.
 
-        Free is what an upstream has not noticed: a kept connection that had been closed, and a connect that failed and goes
-        on to another target that can be reached.
+        :param attempts: made so far.
+        """
+        if is_free(failure, elsewhere):
+            return 0.0
+        base, most = self._backoff
+        return random.random() * min(most, base * ((1 << attempts) - 1))  # noqa: S311 - no secret; as Envoy does
+
+    def affords(self, failure: Failure | None, elsewhere: bool) -> bool:
+        """Count a retry, and pay for it unless it is free.
 
         :param failure: None: it was answered, with one of :attr:`statuses`.
         :param elsewhere: whether the next target is another one, to which the last connect has worked.
         """
-        free = failure is not None and (failure.reused or (failure.phase == "connect" and elsewhere))
-        if not free and self.budget is not None and not self.budget.spend():
+        if not is_free(failure, elsewhere) and self.budget is not None and not self.budget.spend():
             self._tally.add("retries_over_budget", self._label)
             return False
         self._tally.add("retries", self._label)
         return True
+
+
+def is_free(failure: Failure | None, elsewhere: bool) -> bool:
+    """Whether a retry is none that an upstream in trouble has to bear.
+
+    That is so where nobody has noticed the attempt before: a kept connection that had been closed, and a connect that failed and
+    goes on to another target that can be reached.
+    """
+    return failure is not None and (failure.reused or (failure.phase == "connect" and elsewhere))
 
 
 def pause_asked(value: str, now: float) -> float:

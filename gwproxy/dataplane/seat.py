@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from gwproxy.context import Context
 from gwproxy.dataplane.target import LiveTarget
+
+#: Picks the target of a request.
+Chooser = Callable[[Context], LiveTarget]
 
 
 class Seat:

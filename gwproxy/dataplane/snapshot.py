@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from gwproxy.dataplane.chain import Steps
 from gwproxy.dataplane.mirror import LiveMirror
 from gwproxy.dataplane.router import Router
 from gwproxy.dataplane.split import Traffic
+from gwproxy.dataplane.step import Steps
 from gwproxy.dataplane.upstreams import LiveUpstream
 from gwproxy.hookspecs import PHASES
 from gwproxy.model import Consumer, Document, Route

@@ -48,7 +48,9 @@ class LiveTarget:
     :ivar since: when ``up`` changed last, in seconds since 1970; 0.0: it never did.
     :ivar check_at: when the next check is due, by the checker's clock; None: it was never looked at.
     :ivar row: failures in a row of requests to it.
-    :ivar counted: since when, how many requests, how many failures: of the window of its error rate.
+    :ivar window_ends: when the window of its error rate does, by the clock of who counts.
+    :ivar requests: in that window.
+    :ivar failures: of those.
     """
 
     __slots__ = (
@@ -63,14 +65,15 @@ class LiveTarget:
         "authority",
         "base",
         "check_at",
-        "counted",
         "ejected_until",
+        "failures",
         "healthy",
         "host_line",
         "name",
         "origin",
         "prefix",
         "reachable",
+        "requests",
         "retry_at",
         "row",
         "share",
@@ -78,6 +81,7 @@ class LiveTarget:
         "up",
         "url",
         "why",
+        "window_ends",
     )
 
     def __init__(self, url: str, changes: Changes | None = None, *, name: str | None = None) -> None:
@@ -109,7 +113,8 @@ class LiveTarget:
         self.check_at: float | None = None
         self.ejected_until: float | None = None
         self.row = 0
-        self.counted = (0.0, 0, 0)
+        self.window_ends = 0.0
+        self.requests = self.failures = 0
         self._streak = 0  # checks in a row that say the opposite of ``healthy``
         self._ejections = 0  # in a row
         self._returned = 0.0
@@ -164,7 +169,8 @@ class LiveTarget:
         calm = int((now - self._returned) / base) if self._ejections else 0  # each ``base`` without one forgives one
         self._ejections = max(0, self._ejections - calm) + 1
         seconds = min(base * self._ejections, most)
-        self.ejected_until, self.why, self.row, self.counted = now + seconds, why, 0, (now, 0, 0)
+        self.ejected_until, self.why = now + seconds, why
+        self.row, self.requests, self.failures, self.window_ends = 0, 0, 0, now
         self._ramp_over = ramp
         self._settle(None)
         return seconds

@@ -15,6 +15,7 @@ import gevent
 from gwproxy.dataplane.breaker import CircuitBreaker, Probe
 from gwproxy.dataplane.concurrency import Places
 from gwproxy.dataplane.ejection import Ejections
+from gwproxy.dataplane.measures import Measures
 from gwproxy.dataplane.members import KnownTargets, Members
 from gwproxy.dataplane.names import Names
 from gwproxy.dataplane.retry import RetryPolicy
@@ -105,7 +106,7 @@ class LiveUpstream:
         :raises ServiceUnavailable: the circuit is open, or there is no place.
         :raises ClientLeft: the client closed while it waited for one.
         """
-        if self.breaker is None:
+        if self.breaker is None or self.breaker.open_until is None:
             self.places.take(client_gone)
             return None
         probe = self.breaker.check()  # first: where nothing may be sent, nobody has to wait for a place
@@ -115,6 +116,10 @@ class LiveUpstream:
             self.breaker.withdrawn(probe)
             raise
         return probe
+
+    def is_open(self) -> bool:
+        """Whether its circuit lets nothing pass but probes."""
+        return self.breaker is not None and self.breaker.open_until is not None
 
     @property
     def targets(self) -> Sequence[LiveTarget]:
@@ -145,6 +150,7 @@ class Upstreams:
     """All upstreams of this worker, by name and description.
 
     :ivar tally: where they count what they refuse.
+    :ivar measures: what their requests' plugins are measured by.
     :ivar known: their targets.
     :ivar names: what DNS says of their names.
     :ivar meet: called before new ones serve: to set the targets' health to what is known of it.
@@ -153,6 +159,7 @@ class Upstreams:
 
     def __init__(self, tally: Tally | None = None, transport: type[GatewayAdapter] = GatewayAdapter) -> None:
         self.tally = tally if tally is not None else Tally()
+        self.measures = Measures(self.tally)
         self.transport = transport
         self.known = KnownTargets()
         self.names = Names(self.tally)

@@ -5,7 +5,7 @@ These models are the configuration reference: the documentation's tables are mad
 
 from gwproxy.model.base import Duration, Identifier, Model, Problem, Share, Shorthand, Size, Text, parse_size
 from gwproxy.model.document import Consumer, Document
-from gwproxy.model.route import METHODS, Mirror, PluginRef, Route, RouteCanary, Split, Timeouts
+from gwproxy.model.route import METHODS, Mirror, OnError, PhaseBudgets, PluginBreaker, PluginRef, Route, RouteCanary, Split, Timeouts
 from gwproxy.model.upstream import (
     DNS,
     TLS,
@@ -15,6 +15,7 @@ from gwproxy.model.upstream import (
     Ejection,
     Health,
     Retries,
+    RetryBackoff,
     RetryBudget,
     Statuses,
     Target,
@@ -36,9 +37,13 @@ __all__ = [
     "Identifier",
     "Mirror",
     "Model",
+    "OnError",
+    "PhaseBudgets",
+    "PluginBreaker",
     "PluginRef",
     "Problem",
     "Retries",
+    "RetryBackoff",
     "RetryBudget",
     "Route",
     "RouteCanary",

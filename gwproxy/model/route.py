@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from gwproxy.model.base import Duration, Identifier, Model, Share, Shorthand, Size, Text
+from gwproxy.model.base import Duration, Identifier, Milliseconds, Model, Share, Shorthand, Size, Text
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
@@ -30,6 +30,45 @@ def _timeouts(value: object) -> object:
     return value
 
 
+class PhaseBudgets(Model):
+    """What a plugin's hooks may take, phase by phase, in milliseconds. A phase that is not named has the entry's `budget`."""
+
+    pre_auth: Milliseconds | None = None
+    """Of its hook in `pre_auth`."""
+    auth: Milliseconds | None = None
+    """Of its hook in `auth`."""
+    post_auth: Milliseconds | None = None
+    """Of its hook in `post_auth`."""
+    pre_proxy: Milliseconds | None = None
+    """Of its hook in `pre_proxy`."""
+    post_proxy: Milliseconds | None = None
+    """Of its hook in `post_proxy`."""
+    response: Milliseconds | None = None
+    """Of its hook in `response`."""
+
+
+def _phase_budgets(value: object) -> object:
+    """Take a number for all phases."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return dict.fromkeys(PhaseBudgets.model_fields, value)
+    return value
+
+
+class PluginBreaker(Model):
+    """When an entry of a plugin is switched off, in a worker."""
+
+    failures: int = Field(default=5, ge=1, le=10_000)
+    """Failures within `window` that switch it off."""
+    window: Duration = 10.0
+    """Seconds."""
+    open_for: Duration = 10.0
+    """Seconds until one request tries it again: if it fails there, it is off for as long once more."""
+
+
+#: What follows if a hook fails.
+OnError = Literal["fail", "ignore", "disable"]
+
+
 class PluginRef(Model):
     """A plugin on a route, or on every route."""
 
@@ -41,12 +80,34 @@ class PluginRef(Model):
     """False on a route removes a global entry of the same name."""
     priority: int | None = Field(default=None, ge=-1_000_000, le=1_000_000)
     """Replaces the plugin's own; lowest first."""
-    on_error: Literal["fail", "ignore"] | None = None
-    """What happens if a hook raises or runs out of its budget. None: `fail` (500), in `response` `ignore`."""
+    on_error: OnError | None = None
+    """What happens if a hook raises or runs out of its budget: 500 (`fail`), the request goes on (`ignore`), or 500 until it repeats,
+    then the entry is switched off for a while (`disable`). None: `fail`, in `response` `ignore`."""
     budget: Duration = 5.0
     """Seconds a hook may take, not counting waiting for the client's or the upstream's body."""
+    budget_ms: Annotated[PhaseBudgets, BeforeValidator(_phase_budgets), Shorthand("number")] | None = None
+    """The same in milliseconds, instead of `budget`: a number, or an object with one for each phase."""
+    breaker: PluginBreaker = PluginBreaker()
+    """When the entry is switched off: if its hooks run past their budget again and again, and with `on_error: disable` if they fail."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """In `shadow`, aborts and changes are recorded and discarded."""
+
+    @field_validator("budget_ms")
+    @classmethod
+    def _given_once(cls, value: PhaseBudgets | None, info: ValidationInfo) -> PhaseBudgets | None:
+        """Refuse two budgets for all phases: one of them would be ignored."""
+        if value is not None and None not in value.__dict__.values() and info.data.get("budget", 5.0) != 5.0:
+            raise ValueError("the budget is given twice, as 'budget' and as 'budget_ms'")
+        return value
+
+    def on_error_in(self, phase: str) -> OnError:
+        """Return what follows if its hook of a phase fails."""
+        return self.on_error or ("ignore" if phase == "response" else "fail")
+
+    def budget_in(self, phase: str) -> float:
+        """Return the seconds its hook of a phase may take."""
+        given = getattr(self.budget_ms, phase, None)
+        return self.budget if given is None else given / 1000
 
 
 _NAMES = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]

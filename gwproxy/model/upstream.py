@@ -37,6 +37,15 @@ class RetryBudget(Model):
     """Retries a second beside the share, so that an upstream with few requests has any."""
 
 
+class RetryBackoff(Model):
+    """How long to wait before a retry that the upstream has to bear: at random, so that retries do not come together."""
+
+    base: float = Field(default=0.025, gt=0, le=10)
+    """Seconds at most before the first retry; before the second three times that, then seven times, and so on."""
+    max: float = Field(default=0.25, gt=0, le=10)
+    """Seconds at most before any."""
+
+
 class Retries(Model):
     """When a request is sent again: to another target, where there is one."""
 
@@ -51,6 +60,8 @@ class Retries(Model):
     """The methods whose repetition is safe, by the operator's word."""
     budget: RetryBudget | None = RetryBudget()
     """How many there are at most, so that they never multiply an outage. null: unlimited."""
+    backoff: RetryBackoff | None = RetryBackoff()
+    """How long to wait before one. null: none waits."""
 
 
 Statuses = tuple[Annotated[str, Field(pattern=r"^[1-5]([0-9][0-9]|xx)$"), BeforeValidator(_status)], ...]

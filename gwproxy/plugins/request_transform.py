@@ -6,12 +6,13 @@ Only what is sent upstream changes: the route was matched, and the request is lo
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cached_property
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gwproxy import Context, Headers, Plugin, PluginConfig, hookimpl
+from gwproxy import Context, Headers, Plugin, PluginConfig, Route, hookimpl
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")  # RFC 9110 section 5.6.2: token
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
@@ -106,6 +107,14 @@ class RequestTransformConfig(PluginConfig):
             raise ValueError(f"{', '.join(sorted(both))} in add_headers or in remove_headers, not in both: adding replaces by itself")
         return self
 
+    def check_route(self, route: Route, params: Collection[str]) -> None:
+        """Refuse a path with a parameter that the route does not have."""
+        if self.rewrite_path is not None:
+            missing = [name for name in _PARAM.findall(self.rewrite_path) if name not in params]
+            if missing:
+                known = f"one of {', '.join(sorted(params))}" if params else "none, for its path has no parameter"
+                raise ValueError(f"in rewrite_path, {known}; not {{{missing[0]}}}")
+
     @cached_property
     def added(self) -> Headers:
         """The fields to set."""
@@ -124,7 +133,7 @@ class RequestTransform(Plugin):
     def pre_proxy(self, ctx: Context, config: RequestTransformConfig) -> None:
         """Change what goes upstream.
 
-        :raises KeyError: ``rewrite_path`` names a parameter that the route's path does not have (the client gets 500).
+        :raises KeyError: ``rewrite_path`` names a group of the route's regex that had no part in the match (the client gets 500).
         """
         headers = ctx.request.headers
         for name in config.remove_headers:

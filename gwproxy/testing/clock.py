@@ -11,16 +11,17 @@ from typing import Any
 
 
 class Clock:
-    """Goes with the real time, and ahead of it once the test lets time pass.
+    """Goes with the real time, and ahead of it once the test lets time pass, or from another moment once the test says so.
 
-    It is what the store of the test goes by. From the first :meth:`advance` on it is also what modules of plugins see as ``time.time``,
-    ``time.monotonic``, their ``_ns`` forms and ``datetime.now``, under whatever name they have imported them. The gateway itself, libraries
-    and sleeping go by the real time.
+    It is what the store of the test goes by. From the first :meth:`advance` or :meth:`set` on it is also what modules of plugins see as
+    ``time.time``, ``time.monotonic``, their ``_ns`` forms, ``datetime.now`` and ``date.today``, under whatever names they imported them.
+    The gateway itself, libraries and sleeping go by the real time.
     """
 
     def __init__(self) -> None:
         self._real = time.time_ns, time.monotonic_ns
         self._passed = 0
+        self._moved = 0  # beside what has passed: of the calendar only
         self._packages: list[str] = []
         self._seen: list[tuple[ModuleType, str, object]] = []
         self._replacements = self._make_replacements()
@@ -30,6 +31,19 @@ class Clock:
         if seconds < 0:
             raise ValueError("time does not go back")
         self._passed += round(seconds * 1e9)
+        self._show_itself()
+
+    def set(self, moment: datetime.datetime) -> None:
+        """Let it be ``moment`` now, earlier or later; time goes on from there. Nothing expires by that: no time has passed.
+
+        :raises ValueError: the moment has no time zone, and could be any of 26 hours.
+        """
+        if moment.tzinfo is None:
+            raise ValueError("a moment has a time zone: datetime(2030, 6, 2, 23, 30, tzinfo=UTC)")
+        self._moved += round(moment.timestamp() * 1e9) - self.time_ns()
+        self._show_itself()
+
+    def _show_itself(self) -> None:
         while self._packages:
             self._replace_in(self._packages.pop())
 
@@ -39,7 +53,7 @@ class Clock:
 
     def time_ns(self) -> int:
         """Return the nanoseconds since 1970."""
-        return self._real[0]() + self._passed
+        return self._real[0]() + self._passed + self._moved
 
     def monotonic(self) -> float:
         """Return the seconds since some moment."""
@@ -52,8 +66,8 @@ class Clock:
     def show(self, package: str) -> None:
         """Let the modules of ``package`` see this clock once it is ahead of the real time, until :meth:`hide`."""
         self._packages.append(package)
-        if self._passed:
-            self.advance(0)
+        if self._passed or self._moved:
+            self._show_itself()
 
     def _replace_in(self, package: str) -> None:
         for name, module in list(sys.modules.items()):
@@ -77,23 +91,33 @@ class Clock:
     def _make_replacements(self) -> list[tuple[object, object]]:
         functions: list[Callable[[], Any]] = [self.time, self.time_ns, self.monotonic, self.monotonic_ns]
         pairs: list[tuple[object, object]] = [(getattr(time, function.__name__), function) for function in functions]
-        shifted = _shifted(self)
+        shifted, days = _shifted(self)
         namespace = {**vars(time), **{function.__name__: function for function in functions}}
-        dates = SimpleNamespace(**{**vars(datetime), "datetime": shifted})
-        return [*pairs, (time, SimpleNamespace(**namespace)), (datetime.datetime, shifted), (datetime, dates)]
+        dates = SimpleNamespace(**{**vars(datetime), "datetime": shifted, "date": days})
+        mine = [(datetime.datetime, shifted), (datetime.date, days), (datetime, dates)]
+        return [*pairs, (time, SimpleNamespace(**namespace)), *mine]
 
 
 class _Kind(type(datetime.datetime)):  # type: ignore[misc]  # plain ``type``, but that is typeshed's to say
-    """Makes the stand-in of ``datetime.datetime`` the same to ``isinstance``."""
+    """Makes the stand-in of a class of ``datetime`` the same to ``isinstance``."""
 
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, datetime.datetime)
+        return isinstance(instance, cls.__base__)
 
 
-def _shifted(clock: Clock) -> type[datetime.datetime]:
+def _shifted(clock: Clock) -> tuple[type[datetime.datetime], type[datetime.date]]:
     class Datetime(datetime.datetime, metaclass=_Kind):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
             return datetime.datetime.fromtimestamp(clock.time(), tz)
 
-    return Datetime
+        @classmethod
+        def today(cls) -> datetime.datetime:  # type: ignore[override]
+            return cls.now()
+
+    class Date(datetime.date, metaclass=_Kind):
+        @classmethod
+        def today(cls) -> datetime.date:  # type: ignore[override]
+            return datetime.date.fromtimestamp(clock.time())
+
+    return Datetime, Date

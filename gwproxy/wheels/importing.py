@@ -70,9 +70,7 @@ class WheelImporter(InspectLoader):
             linecache.cache.pop(path, None)
         self._forget_in_inspect()
         self._forget_loggers()
-        # Optional[X] and the like are remembered with X in them: by the last 128 in each of these.
-        for forget in getattr(typing, "_cleanups", ()):
-            forget()
+        _forget_in_caches()
 
     def _is_below(self, name: str) -> bool:
         return name == self.root or name.startswith(f"{self.root}.")
@@ -171,6 +169,14 @@ class WheelImporter(InspectLoader):
         code = self.get_code(module.__name__)
         if code is not None:
             exec(code, vars(module))  # noqa: S102 - signed, and what this is for
+
+
+def _forget_in_caches() -> None:
+    """Empty what remembers the last 128 classes it was asked about: Optional[X] has X in it, Python 3.12's getattr_static its bases."""
+    for forget in getattr(typing, "_cleanups", ()):
+        forget()
+    if (seen := getattr(inspect, "_shadowed_dict_from_mro_tuple", None)) is not None and hasattr(seen, "cache_clear"):
+        seen.cache_clear()
 
 
 class Folder:

@@ -164,7 +164,7 @@ def _dist_info(files: Mapping[str, bytes]) -> str:
 
 
 def _described(data: bytes, folder: str, packed: Packed, metadata: dict[str, bytes], files: dict[str, bytes]) -> Wheel:
-    name, version = packed.metadata["Name"] or "", packed.metadata["Version"] or ""
+    name, version = _field(packed, "Name"), _field(packed, "Version")
     try:
         version = str(Version(version))
         pair = folder.removesuffix(".dist-info").split("-", 1)
@@ -186,6 +186,10 @@ def _described(data: bytes, folder: str, packed: Packed, metadata: dict[str, byt
     )
     _ = wheel.pinned  # whose rules hold for it, too
     return wheel
+
+
+def _field(packed: Packed, name: str) -> str:
+    return packed.metadata[name] if name in packed.metadata else ""  # noqa: SIM401 - has no get() by its type
 
 
 def _plugins(packed: Packed, sources: Mapping[str, bytes]) -> dict[str, str]:
@@ -242,7 +246,7 @@ def _check_pure(wheel: Wheel) -> list[str]:
 
 def _python_problems(wheel: Wheel, tags: list[str]) -> list[str]:
     here = platform.python_version()
-    wanted = Packed(wheel.metadata).metadata["Requires-Python"]
+    wanted = _field(Packed(wheel.metadata), "Requires-Python")
     try:
         if wanted and not SpecifierSet(wanted).contains(here, prereleases=True):
             return [f"it requires Python {wanted}, this is {here}"]

@@ -8,6 +8,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from gwproxy.dataplane.throttle import Throttle
+from gwproxy.dataplane.waits import Serving
 from gwproxy.tally import Tally
 from gwproxy.worker.connection import Connection
 from gwproxy.worker.refusals import logger
@@ -30,7 +31,7 @@ class Slots:
     """
 
     def __init__(self, limit: int, tally: Tally) -> None:
-        self.pool = Pool(limit)
+        self.pool = Pool(limit, greenlet_class=Serving)
         self.connections: set[Connection] = set()
         self._tally = tally
         self._crowded = False

@@ -68,6 +68,61 @@ def test_every_worker_upstream_and_target_is_told_of(api: Api, client: redis.Red
     assert not any("such" in name or "said" in name for name in found)
 
 
+HISTOGRAM = {"seconds": 0.5, "buckets": {"0": 2, "20": 3}}
+STEP = {"plugin": "cors", "version": "1", "phase": "pre_auth", "spent": HISTOGRAM, "decisions": {"aborted_4xx": 1}, "errors": {"raised": 1}}
+MEASURED = {
+    "plugin_measures": {
+        "steps": [STEP, {**STEP, "version": "2", "over_budget": {"ran": 4}, "blocked": 7}, {"spent": 1}, 7],
+        "off": [{"plugin": "cors", "version": "1", "route": "a", "entry": n, "phase": "pre_auth", "why": "raised"} for n in range(2)],
+        "held": [{"plugin": "cors", "version": "1", "bytes": 1000, "grown": -10}, {"plugin": "x", "bytes": "many"}],
+    },
+    "answered": [
+        {
+            "route": "a",
+            "statuses": {"2xx": 5},
+            "total": HISTOGRAM,
+            "upstream": HISTOGRAM,
+            "gateway": "none",
+            "bytes_in": 7,
+            "bytes_out": "x",
+        },
+        {"route": "a", "statuses": {"2xx": 999}},
+        {"statuses": {"2xx": 5}},
+    ],
+}
+
+
+def test_what_is_measured_of_plugins_and_requests_is_told(api: Api, client: redis.Redis) -> None:
+    beat(client, "w1", **MEASURED)
+    beat(client, "w2", plugin_measures={"steps": {}, "off": 3}, answered={"route": 1})
+    found = scraped(api)
+    at = ("1", "w1")
+    assert found["gwproxy_plugin_spent_seconds_count"][("pre_auth", "cors", *at)] == 5
+    assert found["gwproxy_plugin_spent_seconds_bucket"][("1e-06", "pre_auth", "cors", *at)] == 2
+    assert found["gwproxy_plugin_spent_seconds_bucket"][("0.001024", "pre_auth", "cors", *at)] == 5
+    assert found["gwproxy_plugin_spent_seconds_sum"][("pre_auth", "cors", *at)] == 0.5
+    decisions = {labels[0]: value for labels, value in found["gwproxy_plugin_decisions_total"].items() if labels[-2:] == at}
+    assert decisions == {"went_on": 3, "aborted_4xx": 1}
+    assert found["gwproxy_plugin_errors_total"][("raised", "pre_auth", "cors", *at)] == 1
+    assert found["gwproxy_plugin_over_budget_total"] == {("ran", "pre_auth", "cors", "2", "w1"): 4}
+    assert found["gwproxy_plugin_blocked_total"][("pre_auth", "cors", "2", "w1")] == 7
+    assert found["gwproxy_plugin_switched_off"] == {("cors", "a", *at): 1}
+    assert (found["gwproxy_plugin_held_bytes"], found["gwproxy_plugin_grown_bytes"]) == ({("cors", *at): 1000}, {("cors", *at): -10})
+    assert found["gwproxy_http_requests_total"] == {("a", "2xx", "w1"): 5}
+    assert found["gwproxy_http_request_seconds_count"] == {("a", "w1"): 5}
+    assert found["gwproxy_http_request_bytes_total"] == {("a", "w1"): 7}
+
+
+def test_a_plugin_that_is_switched_off_makes_the_gateway_degraded(api: Api, client: redis.Redis) -> None:
+    beat(client, "w1", **MEASURED)
+    answer = api.get("/v1/health").json
+    assert answer["status"] == "degraded"
+    why = "plugin cors 1 is switched off on route a, as it failed in pre_auth again and again in 1 of 1 workers"
+    assert why in answer["reasons"]
+    (off, _) = api.get("/v1/workers").json["plugins_off"]
+    assert (off["plugin"], off["route"], off["workers"]) == ("cors", "a", ["w1"])
+
+
 def test_without_a_gateway_there_are_metrics_too(api: Api) -> None:
     assert scraped(api)["gwproxy_revision"] == {(): 0}
 

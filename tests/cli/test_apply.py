@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import redis
 
+from gwproxy.cli import waiting
 from gwproxy.cli.actor import actor
+from gwproxy.controlplane.rollout import Standing
 from gwproxy.settings import Settings
 from gwproxy.store.audit import AuditLog
 from gwproxy.store.configuration import ConfigurationStore, digest_of
-from tests.conftest import Server, until
+from tests.conftest import Server
 
 SECRET = "correct-horse-battery-staple-0123456789"
 
@@ -143,11 +145,17 @@ def test_an_empty_one_must_be_meant(apply, store: redis.Redis) -> None:
     assert store.get("gw:routes") == b"[]"
 
 
-def test_waiting_for_the_workers(apply, store: redis.Redis) -> None:
+def test_waiting_for_the_workers(apply, store: redis.Redis, monkeypatch) -> None:
     apply([route()])
     beat(store, 7)
     new = json.dumps([route("/b")], separators=(",", ":")).encode()
-    later(beat, store, 7, new, revision="2")
+    line = waiting._line
+
+    def run_it_once_seen(standing: Standing) -> str:
+        beat(store, 7, new, revision="2")
+        return line(standing)
+
+    monkeypatch.setattr(waiting, "_line", run_it_once_seen)
     result = apply([route("/b")], "--wait")
     assert result.status == 0
     lines = result.out.splitlines()
@@ -187,20 +195,20 @@ def test_without_workers_waiting_fails_and_says_so(apply, store: redis.Redis) ->
     assert back.status == 1
 
 
-def test_what_cannot_be_put_back_for_want_of_the_store_is_told(apply, store: redis.Redis, server: Server) -> None:
+def test_what_cannot_be_put_back_for_want_of_the_store_is_told(apply, store: redis.Redis, server: Server, monkeypatch) -> None:
     apply([route()])
     beat(store, 7)
 
-    def kill() -> None:
-        until(lambda: store.get("gw:revision") == b"2")
-        server.kill()
+    follow = waiting.follow
 
-    killing = threading.Thread(target=kill)
-    killing.start()
+    def follow_without_store(*args: Any) -> Standing:
+        server.kill()
+        return follow(*args)
+
+    monkeypatch.setattr("gwproxy.cli.changing.follow", follow_without_store)
     try:
-        result = apply([route("/b")], "--wait", "--timeout", "1", "--rollback-on-failure", "--json")
+        result = apply([route("/b")], "--wait", "--timeout", "0.2", "--rollback-on-failure", "--json")
     finally:
-        killing.join()
         server.start()
     told = json.loads(result.out)
     assert (result.status, told["outcome"], told["revision"], told["rolled_back"]) == (1, "late", 2, None)

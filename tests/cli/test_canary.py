@@ -72,9 +72,9 @@ def test_status_shows_both_sides(gateway: Gateway, cli: Cli) -> None:
     assert lines[0].endswith(", by bob, made from revision 1: faster")
     assert lines[1] == "ends: aborted if 5xx > 1% or p99 > live * 1.5 (from 100 requests), promoted after 600 s"
     table = words(shown.out)
-    assert table[3] == ["side", "share", "requests", "5xx", "4xx", "p50", "p90", "p99"]
-    assert table[4][:5] == ["live", "95%", "1,900", "0%", "1%"]
-    assert table[5][:5] == ["candidate", "5%", "100", "2%", "0%"]
+    assert table[3] == ["side", "share", "requests", "errors", "5xx", "4xx", "p50", "p90", "p99"]
+    assert table[4][:6] == ["live", "95%", "1,900", "0%", "0%", "1%"]
+    assert table[5][:6] == ["candidate", "5%", "100", "2%", "2%", "0%"]
     assert lines[-1] == "all 2 workers have built it"
 
 

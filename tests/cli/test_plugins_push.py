@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 
+from gwproxy.cli import deploying
 from gwproxy.errors import StoreUnavailable
 from gwproxy.store.audit import AuditLog
 from gwproxy.store.candidates import CandidateStore
@@ -295,7 +296,11 @@ def test_a_canary_is_begun_watched_and_ended(cli: Cli, workers: Workers, client:
 
 
 @pytest.mark.parametrize(("outcome", "status"), [("aborted", 1), ("promoted", 0)])
-def test_the_end_of_a_canary_is_waited_for_and_told(cli: Cli, workers: Workers, outcome: str, status: int) -> None:
+def test_the_end_of_a_canary_is_waited_for_and_told(
+    cli: Cli, workers: Workers, monkeypatch: pytest.MonkeyPatch, outcome: str, status: int
+) -> None:
+    monkeypatch.setattr(deploying, "LOOK_EVERY", 0.02)
+
     def end() -> None:
         while (held := workers.candidates.read(data=False)) is None:
             pass

@@ -103,9 +103,16 @@ def test_nothing_is_shown_where_nothing_was_counted(cli, store: redis.Redis) -> 
     assert "counter" not in cli("status").out
 
 
+def test_a_worker_that_does_not_run_what_is_deployed_is_named_with_its_reason(cli, store: redis.Redis) -> None:
+    publish(store, heartbeat(deployment="", deployment_error="no keys"), heartbeat(deployment="a" * 64))
+    assert [line for line in cli("status").out.splitlines() if "deployed" in line] == [
+        "one/7 does not run the plugins that are deployed: no keys",
+    ]
+
+
 def test_json_holds_it_all(cli, store: redis.Redis) -> None:
     target = {"upstream": "users", "url": "http://a", "healthy": False, "active": 1}
-    load = {"upstream": "users", "in_flight": 3, "queued": 2, "refused": 1}
+    load = {"upstream": "users", "in_flight": 3, "queued": 2, "refused": 1, "limit": 64, "adaptive": True, "circuit": "open"}
     publish(store, heartbeat(targets=[target], upstreams=[load], plugins={"x": "broken", "cors": "1.0"}))
     held = json.loads(cli("status", "--json").out)
     assert held["live"] == {"revision": 1, "digest": DIGEST}
@@ -125,14 +132,30 @@ def test_json_holds_it_all(cli, store: redis.Redis) -> None:
             "why": "",
         }
     ]
-    assert held["upstreams"] == [load]
+    del load["circuit"]
+    assert held["upstreams"] == [{**load, "circuits": {"open": 1}}]
     assert held["behind"] == []
 
 
 def test_the_load_of_an_upstream_is_that_of_all_workers(cli, store: redis.Redis) -> None:
     loads = [{"upstream": "users", "in_flight": count, "queued": 0, "refused": 2} for count in (1, 4)]
     publish(store, *(heartbeat(upstreams=[load]) for load in loads))
-    assert json.loads(cli("status", "--json").out)["upstreams"] == [{"upstream": "users", "in_flight": 5, "queued": 0, "refused": 4}]
+    [shown] = json.loads(cli("status", "--json").out)["upstreams"]
+    assert shown == {"upstream": "users", "in_flight": 5, "queued": 0, "refused": 4, "limit": 0, "adaptive": False, "circuits": {}}
+
+
+def test_the_limit_and_the_circuit_of_an_upstream_where_they_say_something(cli, store: redis.Redis) -> None:
+    def load(name: str, **keys: object) -> dict[str, object]:
+        return {"upstream": name, "in_flight": 1, "queued": 0, "refused": 0, "limit": 40, "adaptive": False, **keys}
+
+    one = [load("broken", circuit="open"), load("found", adaptive=True), load("plain"), load("narrow", queued=2, refused=3)]
+    two = [load("broken", circuit="closed"), load("found", adaptive=True, limit=20), load("plain"), load("narrow")]
+    publish(store, heartbeat(upstreams=one), heartbeat(host="two", upstreams=two))
+    lines = [" ".join(line.split()) for line in cli("status").out.splitlines()]
+    assert "broken closed 1, open 1 2 80 0 0" in lines
+    assert "found - 2 60 0 0" in lines
+    assert "narrow - 2 80 2 3" in lines
+    assert not any(line.startswith("plain") for line in lines)
 
 
 def test_nobody_there(cli, store: redis.Redis) -> None:
@@ -143,13 +166,14 @@ def test_nobody_there(cli, store: redis.Redis) -> None:
 
 def test_what_others_write_into_a_heartbeat_does_no_harm() -> None:
     nonsense = [{"id": "a"}, {"id": "b", "pid": "x", "plugins": "{", "targets": "7"}]
-    nonsense.append({"id": "c", "targets": '[1,{"active":"many"}]', "upstreams": '[1,{"queued":"many"}]'})
+    nonsense.append({"id": "c", "targets": '[1,{"active":"many"}]', "upstreams": '[1,{"queued":"many","circuit":1}]'})
     found = overview(Live(CONFIG, 3), nonsense)
     assert found["behind"] == ["a", "b", "c"]
     assert found["targets"] == [
         {"upstream": "", "url": "", "name": None, "workers": 1, "healthy": 0, "active": 0, "states": {"unhealthy": 1}, "why": ""}
     ]
-    assert found["upstreams"] == [{"upstream": "", "in_flight": 0, "queued": 0, "refused": 0}]
+    [load] = found["upstreams"]
+    assert load == {"upstream": "", "in_flight": 0, "queued": 0, "refused": 0, "limit": 0, "adaptive": False, "circuits": {}}
     assert found["broken_plugins"] == {}
     assert overview(Live(None, 0), nonsense)["behind"] == []
 

@@ -88,10 +88,10 @@ def test_an_entrys_priority_replaces_the_plugins() -> None:
 def test_on_error_defaults_to_fail_but_in_response() -> None:
     snapshot = Bench().build([route("/", {"name": "first"}), route("/b", {"name": "first", "on_error": "ignore"})])
     chain = snapshot.routes[0].chain
-    assert [chain[phase][0].ignore for phase in ("pre_auth", "response")] == [False, True]
-    assert snapshot.routes[1].chain["pre_auth"][0].ignore
+    assert [chain[phase][0].on_error for phase in ("pre_auth", "response")] == ["fail", "ignore"]
+    assert snapshot.routes[1].chain["pre_auth"][0].on_error == "ignore"
     explicit = Bench().build([route("/", {"name": "first", "on_error": "fail"})])
-    assert not explicit.routes[0].chain["response"][0].ignore
+    assert explicit.routes[0].chain["response"][0].on_error == "fail"
 
 
 def test_entries_know_where_they_stand() -> None:

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import orjson
 import pytest
 
-from gwproxy import Plugin, PluginConfig
+from gwproxy import Plugin, PluginConfig, Route
 from gwproxy.controlplane import entries
 from gwproxy.controlplane.parse import Parsed
 from gwproxy.model import Problem
@@ -137,3 +137,54 @@ class Chooser(Plugin):
 def test_the_branches_of_a_union_are_one_problem(only: Only) -> None:
     problem = only(document(route(plugins=[{"name": "chooser", "config": {"limit": "x"}}])), plugins=Registry.of(Chooser()))
     assert (problem.found, problem.expected) == ("'x'", "a whole number or a list")
+
+
+class ChosenConfig(PluginConfig):
+    param: str = "id"
+    mood: str = ""
+
+    def check_route(self, route: Route, params: Collection[str]) -> None:
+        if self.mood == "crash":
+            raise SystemExit(self.mood)
+        if self.param not in params:
+            raise ValueError(f"a parameter of {route.path}, not {self.param!r}")
+
+
+class Chosen(Plugin):
+    name = "chosen"
+    config_model = ChosenConfig
+
+
+@pytest.mark.parametrize("path", ["/users/{id}", "/users/{id}/*", "~^/users/(?P<id>[0-9]+)"], ids=["template", "prefix", "regex"])
+def test_a_configuration_that_fits_its_route_is_accepted(accepted: Accepted, path: str) -> None:
+    assert accepted(document(route(path=path, plugins=[{"name": "chosen"}])), plugins=Registry.of(Chosen())).configs
+
+
+def test_a_configuration_judges_each_route_that_it_is_on(refused: Refused) -> None:
+    """Of two routes with equal lists of plugins, which share what comes of them, too."""
+    entry = {"name": "chosen", "config": {"param": "id"}}
+    routes = [route(path=f"/{n}/{{{name}}}", plugins=[entry]) for n, name in enumerate(("id", "user", "id", "order"))]
+    problems = refused(document(*routes), plugins=Registry.of(Chosen()))
+    assert [(problem.path, problem.found, problem.expected) for problem in problems] == [
+        (f"routes[{n}].plugins[0].config", "a configuration that does not fit this route", f"a parameter of /{n}/{{{name}}}, not 'id'")
+        for n, name in ((1, "user"), (3, "order"))
+    ]
+
+
+def test_a_global_entry_judges_the_routes_that_have_no_other_of_its_name(only: Only, accepted: Accepted) -> None:
+    fitting, replacing = route(path="/a/{id}"), route(path="/b/{x}", plugins=[{"name": "chosen", "config": {"param": "x"}}])
+    removing = route(path="/c", plugins=[{"name": "chosen", "enabled": False}])
+    everywhere = [{"name": "chosen"}]
+    accepted(document(fitting, replacing, removing, plugins=everywhere), plugins=Registry.of(Chosen()))
+    bad = [route(path=f"/{letter}", id=letter) for letter in "de"]
+    problem = only(document(fitting, replacing, removing, *bad, plugins=everywhere), plugins=Registry.of(Chosen()))
+    assert (problem.path, problem.found) == ("plugins[0].config", "a configuration that does not fit route d")
+
+
+def test_G27_whatever_a_check_of_the_route_raises_refuses_the_document(only: Only) -> None:
+    problem = only(document(route(plugins=[{"name": "chosen", "config": {"mood": "crash"}}])), plugins=Registry.of(Chosen()))
+    assert problem.found == "a configuration over which plugin 'chosen' raised SystemExit"
+
+
+def test_a_path_that_is_none_is_told_alone(only: Only) -> None:
+    assert only(document(route(path="~(", plugins=[{"name": "chosen"}])), plugins=Registry.of(Chosen())).path == "routes[0].path"

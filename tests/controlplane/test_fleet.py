@@ -87,7 +87,9 @@ def test_the_entry_says_what_the_contract_lists(heartbeat: Heartbeat) -> None:
     assert fields["counters"] == '{"headers_dropped":2}'
     assert fields["gauges"] == '{"connections":5}'
     assert json.loads(fields["plugins"]) == {"some": "2.1", "gone": "broken"}
-    assert json.loads(fields["upstreams"]) == [{"upstream": "users", "in_flight": 1, "queued": 0, "refused": 0, "limit": 1000}]
+    assert json.loads(fields["upstreams"]) == [
+        {"upstream": "users", "in_flight": 1, "queued": 0, "refused": 0, "limit": 1000, "connections": 0, "adaptive": False}
+    ]
     (target,) = json.loads(fields["targets"])
     assert target == {
         "upstream": "users",

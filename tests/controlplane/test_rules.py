@@ -149,5 +149,6 @@ def test_percentiles_of_a_mixture() -> None:
     assert 8 < shown["p90_ms"] < 12
     assert 800 < shown["p99_ms"] < 1200
     assert Numbers.of({}, "live").shown() == {
-        "requests": 0, "4xx": 0, "5xx": 0, "4xx_percent": 0.0, "5xx_percent": 0.0, "p50_ms": None, "p90_ms": None, "p99_ms": None,
+        "requests": 0, "errors": 0, "4xx": 0, "5xx": 0, "errors_percent": 0.0, "4xx_percent": 0.0, "5xx_percent": 0.0,
+        "p50_ms": None, "p90_ms": None, "p99_ms": None,
     }  # fmt: skip

@@ -9,7 +9,7 @@ from gwproxy import Context, Headers, Request
 from gwproxy.dataplane.seat import Seat
 from gwproxy.dataplane.target import LiveTarget
 
-Balance = Callable[[Sequence[Seat], Context], LiveTarget]
+Balance = Callable[[Sequence[Seat]], Callable[[Context], LiveTarget]]
 
 
 def seats(*weights: int) -> list[Seat]:
@@ -27,6 +27,6 @@ def clients(count: int) -> list[Context]:
 
 def shares(balance: Balance, them: Sequence[Seat], picks: int) -> list[float]:
     """The share of each seat in so many picks, each request over before the next."""
-    one = ctx()
-    counts = Counter(id(balance(them, one)) for _ in range(picks))
+    one, choose = ctx(), balance(them)
+    counts = Counter(id(choose(one)) for _ in range(picks))
     return [counts[id(seat.target)] / picks for seat in them]

@@ -9,9 +9,15 @@ import pytest
 from gevent import GreenletExit
 
 from gwproxy import Context, PluginConfig, Request, Response, StoreUnavailable
+from gwproxy.context import Outcome
 from gwproxy.dataplane import chain
-from gwproxy.dataplane.chain import Step
+from gwproxy.dataplane.entry_breaker import EntryBreaker
+from gwproxy.dataplane.step import Step
+from gwproxy.dataplane.waits import Timed
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, PayloadTooLarge, RequestTimeout
+from gwproxy.model import PluginBreaker
+from gwproxy.plugin import Entry
+from gwproxy.tally import Tally
 
 CONFIG = PluginConfig()
 
@@ -95,19 +101,19 @@ def test_budget_exceeded_is_500(ctx: Context) -> None:
 @pytest.mark.parametrize("error", [ValueError("x"), StoreUnavailable("away"), PayloadTooLarge("over"), BudgetExceeded("late")])
 def test_on_error_ignore_goes_on(ctx: Context, error: BaseException) -> None:
     seen: list[int] = []
-    chain.run((step(fail(error), ignore=True), step(lambda c: seen.append(1))), ctx)
+    chain.run((step(fail(error), on_error="ignore"), step(lambda c: seen.append(1))), ctx)
     assert seen == [1]
 
 
 @pytest.mark.parametrize("error", [ClientGone("left"), RequestTimeout("slow")])
 def test_on_error_ignore_does_not_hide_a_broken_connection(ctx: Context, error: Exception) -> None:
     with pytest.raises(type(error)):
-        chain.run((step(fail(error), ignore=True),), ctx)
+        chain.run((step(fail(error), on_error="ignore"),), ctx)
 
 
 def test_on_error_ignore_does_not_hide_an_abort(ctx: Context) -> None:
     with pytest.raises(Aborted):
-        chain.run((step(lambda c: c.abort(403), ignore=True),), ctx)
+        chain.run((step(lambda c: c.abort(403), on_error="ignore"),), ctx)
 
 
 def test_auth_without_enforcing_plugins_lets_pass(ctx: Context) -> None:
@@ -122,7 +128,7 @@ def test_auth_is_401_if_nobody_authenticated(ctx: Context) -> None:
 
 def test_auth_is_401_also_if_the_only_plugin_crashed_and_is_ignored(ctx: Context) -> None:
     with pytest.raises(HttpError) as raised:
-        chain.run_auth((step(fail(ValueError("x")), ignore=True),), ctx)
+        chain.run_auth((step(fail(ValueError("x")), on_error="ignore"),), ctx)
     assert raised.value.status == 401
 
 
@@ -175,7 +181,7 @@ def test_every_response_step_runs_whatever_the_others_do(ctx: Context) -> None:
     ctx.response_headers["X-Kept"] = "1"
     seen: list[int] = []
     steps = (
-        step(fail(ValueError("x")), phase="response", ignore=True),
+        step(fail(ValueError("x")), phase="response", on_error="ignore"),
         step(lambda c: c.abort(418, "teapot"), phase="response"),
         step(lambda c: seen.append(c.response.status), phase="response"),
         step(fail(ValueError("x")), phase="response"),
@@ -205,3 +211,145 @@ def test_what_a_plugin_may_give_as_a_body(body: object, data: bytes, kind: str |
     response = chain.response_of(Aborted(200, body))
     assert response.get_data() == data
     assert response.headers.get("Content-Type") == kind
+
+
+# ---- what is measured, and what is switched off
+
+
+def guarded(function: Callable[[Context], object], **options: object) -> tuple[Step, EntryBreaker]:
+    rules = PluginBreaker(failures=2, window=60, open_for=60)
+    breaker = EntryBreaker(("probe", "1", Entry(route="r")), rules, Tally())
+    return step(function, breaker=breaker, **options), breaker
+
+
+def attempt(run: Callable[..., None], steps: tuple[Step, ...], ctx: Context) -> int:
+    """Return the status that a phase has come to; 0: the request goes on."""
+    try:
+        run(steps, ctx)
+    except Aborted as aborted:
+        ctx._aborted = None
+        return aborted.status
+    except HttpError as error:
+        return error.status
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("error", "statuses"),
+    [
+        pytest.param(ValueError("x"), [500, 500, 0], id="raised"),
+        pytest.param(BudgetExceeded("late"), [500, 500, 0], id="waited"),
+        pytest.param(StoreUnavailable("away"), [503, 503, 503], id="the-store-is-no-fault-of-its-own"),
+        pytest.param(PayloadTooLarge("over"), [413, 413, 413], id="nor-is-the-client"),
+        pytest.param(Aborted(403, None), [403, 403, 403], id="nor-is-an-abort-a-failure"),
+    ],
+)
+def test_disable_switches_off_after_so_many_failures(ctx: Context, error: BaseException, statuses: list[int]) -> None:
+    one, _ = guarded(fail(error), on_error="disable")
+    assert [attempt(chain.run, (one,), ctx) for _ in range(3)] == statuses
+
+
+@pytest.mark.parametrize("on_error", ["fail", "ignore"])
+def test_failures_alone_switch_nothing_off_otherwise(ctx: Context, on_error: str) -> None:
+    one, breaker = guarded(fail(ValueError("x")), on_error=on_error)
+    assert {attempt(chain.run, (one,), ctx) for _ in range(5)} == {500 if on_error == "fail" else 0}
+    assert breaker.off_until == 0.0
+
+
+@pytest.mark.parametrize(("on_error", "status"), [("fail", 503), ("ignore", 0), ("disable", 0)])
+def test_running_over_the_budget_switches_off_whatever_on_error_is(ctx: Context, on_error: str, status: int) -> None:
+    ctx._timed = Timed(lambda: None)  # else nobody knows whether it ran or waited
+    one, _ = guarded(lambda c: None, on_error=on_error, budget=1e-9)
+    assert [attempt(chain.run, (one,), ctx) for _ in range(3)] == [0, 0, status]
+    assert (one.measure.over_budget, one.measure.errors) == ({"ran": 2}, {})
+    assert one.measure.decisions == {"skipped": 1}
+
+
+def test_in_response_disable_is_only_logged(ctx: Context) -> None:
+    ctx.response = Response(200)
+    one, breaker = guarded(fail(ValueError("x")), on_error="disable", phase="response")
+    for _ in range(3):
+        chain.run_response((one,), ctx)
+    assert ctx.response.status == 200
+    assert breaker.off_until
+    assert one.measure.spent.count == 2
+
+
+@pytest.mark.parametrize("on_error", ["fail", "ignore", "disable"])
+def test_in_auth_what_is_switched_off_lets_nobody_in(ctx: Context, on_error: str) -> None:
+    one, breaker = guarded(lambda c: c.authenticate("ada"), on_error=on_error, phase="auth")
+    for _ in range(2):
+        breaker.failed("auth", "raised", 0)
+    with pytest.raises(HttpError) as refused:
+        chain.run_auth((one,), ctx)
+    assert (refused.value.status, dict(refused.value.headers)) == (503, {"Retry-After": "60"})
+
+
+def test_in_auth_others_are_still_asked(ctx: Context) -> None:
+    one, breaker = guarded(lambda c: None, on_error="disable", phase="auth")
+    for _ in range(2):
+        breaker.failed("auth", "raised", 0)
+    other = step(lambda c: c.authenticate("ada"), phase="auth")
+    chain.run_auth((one, other), ctx)
+    assert other.measure.decisions == {"authenticated": 1}
+
+
+def test_every_hook_is_measured_with_what_it_came_to(ctx: Context) -> None:
+    steps = {error: step(fail(error), on_error="ignore") for error in (ValueError("x"), StoreUnavailable("x"), BudgetExceeded("x"))}
+    chain.run((*steps.values(), passing := step(lambda c: None)), ctx)
+    assert [one.measure.errors for one in steps.values()] == [{"raised": 1}, {"store_away": 1}, {"over_budget": 1}]
+    assert [one.measure.spent.count for one in (*steps.values(), passing)] == [1, 1, 1, 1]
+    swallowing = step(lambda c: contextlib.suppress(BaseException).__enter__() or c.abort(429))
+    assert attempt(chain.run, (swallowing,), ctx) == 429
+    assert swallowing.measure.decisions == {"aborted_4xx": 1}
+
+
+def test_what_is_left_for_the_end_is_measured_as_a_phase_of_its_own(ctx: Context) -> None:
+    one, breaker = guarded(lambda c: c.on_finish(lambda outcome: 1 / 0), on_error="disable")
+    for _ in range(2):
+        ctx.finishers.clear()
+        ctx._finisher_steps.clear()
+        chain.run((one,), ctx)
+        chain.finish(ctx, Outcome(200, 0, 0, 0.1, True))
+    assert (one.finishing.errors, one.measure.errors) == ({"raised": 2}, {})
+    assert breaker.off_until
+
+
+SHADOWED = [
+    pytest.param(lambda c: c.abort(403), {"would_block_4xx": 1}, id="abort"),
+    pytest.param(fail(ValueError("x")), {"would_block_5xx": 1}, id="crash"),
+    pytest.param(fail(StoreUnavailable("x")), {"would_block_5xx": 1}, id="store"),
+    pytest.param(fail(PayloadTooLarge("x")), {"would_block_4xx": 1}, id="too-large"),
+    pytest.param(lambda c: c.request.headers.add("X-A", "1"), {"would_change": 1}, id="change"),
+    pytest.param(lambda c: None, {}, id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("function", "decisions"), SHADOWED)
+def test_what_shadow_mode_discards_is_counted(ctx: Context, function: Callable[[Context], object], decisions: dict[str, int]) -> None:
+    one = step(function, shadow=True)
+    chain.run((one,), ctx)
+    assert one.measure.decisions == decisions
+
+
+def test_what_would_not_have_been_authenticated_would_have_been_refused(ctx: Context) -> None:
+    silent, knowing = step(lambda c: None, shadow=True, phase="auth"), step(lambda c: c.authenticate("ada"), shadow=True, phase="auth")
+    chain.run_auth((silent, knowing), ctx)
+    assert silent.measure.decisions == {}
+    chain.run_auth((silent,), ctx)
+    assert silent.measure.decisions == {"would_block_4xx": 1}
+    assert [(s.action, s.detail) for s in ctx.shadowed] == [("authenticate", ""), ("abort", "401")]
+
+
+def test_what_would_have_ended_the_request_already_is_counted_once(ctx: Context) -> None:
+    one = step(lambda c: c.abort(401), shadow=True, phase="auth")
+    chain.run_auth((one,), ctx)
+    assert one.measure.decisions == {"would_block_4xx": 1}
+
+
+def test_in_shadow_mode_what_is_switched_off_is_only_skipped(ctx: Context) -> None:
+    one, breaker = guarded(fail(ValueError("x")), shadow=True)
+    for _ in range(2):
+        breaker.failed("post_auth", "over_budget", 0)
+    chain.run((one,), ctx)
+    assert (one.measure.decisions, ctx.shadowed) == ({"skipped": 1}, [])

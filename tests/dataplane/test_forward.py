@@ -248,3 +248,17 @@ def test_what_was_learnt_of_the_same_targets_survives_a_change(gate: Gate, pair:
     gate.serve(of_pair((pair[0], pair[0])[:1], breaker={"failures": 2}))  # type: ignore[arg-type]
     pair[0].statuses = []
     assert gate.client.get("/").status_code == 200, "of other targets nothing is known"
+
+
+@pytest.mark.parametrize(("total", "tries"), [(None, 2), (0.5, 1)], ids=["waited for", "later than the whole exchange may take"])
+def test_a_retry_waits_as_long_as_was_drawn_within_the_time_of_the_route(
+    gate: Gate, service: Service, monkeypatch: pytest.MonkeyPatch, total: float | None, tries: int
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("gwproxy.dataplane.forward.time.sleep", slept.append)
+    monkeypatch.setattr("gwproxy.dataplane.retry.random.random", lambda: 0.5)
+    document = retrying(service, attempts=2, on=["503"], backoff={"base": 2, "max": 4})
+    gate.serve({**document, "routes": [{"path": "/", "upstream": "users", "timeout": {"total": total}}]})
+    service.statuses = [503, 200]
+    assert gate.client.get("/").status_code == (200 if tries == 2 else 503)
+    assert (slept, len(service.seen)) == ([1.0] * (tries - 1), tries)

@@ -20,7 +20,8 @@ KEYS = clients(10_000)
 def of(them: list[Seat], ring: ConsistentHash | None = None) -> list[LiveTarget]:
     """Where each key goes."""
     ring = ring or ConsistentHash(them, "client")
-    return [ring(them, key) for key in KEYS]
+    choose = ring(them)
+    return [choose(key) for key in KEYS]
 
 
 def moved(before: list[LiveTarget], after: list[LiveTarget]) -> list[tuple[LiveTarget, LiveTarget]]:
@@ -71,8 +72,9 @@ def test_no_target_has_more_in_flight_than_its_share_times_the_bound(weights: tu
     """Every request stays in flight, and most keys are one: without a bound one target would have them all."""
     them = seats(*weights)
     ring = ConsistentHash(them, "header:X-Key", factor)
+    choose = ring(them)
     for number in range(1, 1001):
-        target = ring(them, ctx(**{"X-Key": "hot" if number % 10 else str(number)}))
+        target = choose(ctx(**{"X-Key": "hot" if number % 10 else str(number)}))
         target.active += 1
         for seat in them:
             assert seat.target.active <= math.ceil(factor * number * seat.weight / sum(weights))
@@ -84,10 +86,10 @@ def test_a_bound_moves_no_key_of_an_even_load_and_a_full_target_s_go_to_the_next
     assert of(them, free) == of(them, bound)
     for seat in them:
         seat.target.active = 40
-    full = free(them, KEYS[0])
+    full = free(them)(KEYS[0])
     full.active = 80
     others = [seat for seat in them if seat.target is not full]
-    assert bound(them, KEYS[0]) is free(others, KEYS[0])
+    assert bound(them)(KEYS[0]) is free(others)(KEYS[0])
 
 
 def test_a_target_that_comes_back_takes_more_and_more_of_its_own_keys() -> None:
@@ -126,8 +128,8 @@ def test_consistent_hash_by_what_is_configured(hash_on: str, same: Context, othe
     ring = ConsistentHash(them, hash_on)
     elsewhere = ctx("2.2.2.2", same.request.path)
     elsewhere.request.headers = same.request.headers
-    assert ring(them, same) is ring(them, elsewhere)
-    assert ring(them, same) is not ring(them, other)
+    assert ring(them)(same) is ring(them)(elsewhere)
+    assert ring(them)(same) is not ring(them)(other)
 
 
 def test_a_request_without_the_header_goes_by_its_client() -> None:

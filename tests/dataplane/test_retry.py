@@ -41,6 +41,22 @@ def test_R16_in_an_outage_retries_are_the_share_of_the_requests_and_what_is_allo
     assert len(retried) >= 0.9 * (3000 * 0.2 + 2 * 60), "and no less than that is allowed"
 
 
+def test_a_retry_waits_at_random_longer_each_time_up_to_a_bound(clock: Clock) -> None:
+    retries, _ = policy(clock, None)
+    drawn = {attempts: [retries.pause(RESET, True, attempts) for _ in range(2000)] for attempts in (1, 2, 3, 9)}
+    for attempts, most in ((1, 0.025), (2, 0.075), (3, 0.175), (9, 0.25)):
+        assert 0.0 <= min(drawn[attempts]) < most / 10
+        assert most * 0.9 < max(drawn[attempts]) <= most
+    assert len(set(drawn[1])) > 1900
+
+
+def test_what_nobody_has_noticed_is_sent_again_at_once_and_null_never_waits(clock: Clock) -> None:
+    retries, _ = policy(clock, None)
+    assert [retries.pause(failure, elsewhere, 1) for failure, elsewhere in ((STALE, False), (REFUSED, True))] == [0.0, 0.0]
+    never = RetryPolicy(Retries(backoff=None), Tally(), "users", clock)
+    assert never.pause(RESET, False, 1) == 0.0
+
+
 @pytest.mark.parametrize(("share", "floor", "afforded"), [(0.0, 0.0, 0), (0.0, 1.0, 10), (0.2, 0.0, 20), (0.2, 1.0, 30), (1.0, 0.0, 100)])
 def test_what_a_budget_affords_of_a_hundred_failures(clock: Clock, share: float, floor: float, afforded: int) -> None:
     budget = Budget(RetryBudget(share=share, min_per_second=floor), clock)

@@ -61,7 +61,7 @@ def fuzz(program: str, folder: Path, url: str, cases: Sequence[str], left_out: S
     path = folder / "fuzzingclient.json"
     path.write_text(json.dumps(specification))
     command = [program, "-m", "fuzzingclient", "-s", str(path)]
-    ran = subprocess.run(command, env=environment(), cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+    ran = subprocess.run(command, env=environment(), cwd=folder, capture_output=True, text=True, timeout=3000, check=False)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, dict[str, Any]] = json.loads((folder / "reports" / "index.json").read_text())["gateway"]
     return found

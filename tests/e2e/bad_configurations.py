@@ -108,6 +108,7 @@ BAD: dict[str, Bad] = {
     "G22-condition": route("headers.x", "a header field", headers={"x": "a\r\nb: c"}),
     "G23-path": route("path", "a parameter", path="/a/{0.__class__}"),
     "G23-rewrite": entry("rewrite_path", "names alone in braces", "request_transform", rewrite_path="/{id.__class__}"),
+    "G23-rewrite-of-what-is-not-there": entry("", "its path has no parameter; not {id}", "request_transform", rewrite_path="/v2/{id}"),
     "G24-mixed": entry("", "one family", "jwt_auth", secret=SECRET, algorithms=["HS256", "RS256"]),
     "G24-public-key-as-secret": entry("secret", "no public key", "jwt_auth", secret=pem("RS256")),
     "G24-HS-with-public-key": entry("public_key", "not HS", "jwt_auth", public_key=pem("RS256"), algorithms=["HS256"]),

@@ -102,6 +102,8 @@ def do(deed: str) -> None:
         raise RAISED[deed]
     if deed.startswith("spin_for:"):
         spin(float(deed[9:]))
+    elif deed.startswith("wait_for:"):
+        gevent.sleep(float(deed[9:]))
     else:
         DEEDS[deed]()
 
@@ -119,6 +121,28 @@ class HostileConfig(PluginConfig):
         if value:
             spin()
         return value
+
+
+class DeedConfig(PluginConfig):
+    phase: Phase = "post_auth"
+
+
+class Deed(Plugin):
+    """Does what ``?do=`` says, in the phase of its entry, and has no say in who is let in."""
+
+    name = "stranger_deed"
+    version = "1.2"
+    config_model = DeedConfig
+
+    @hookimpl
+    def pre_auth(self, ctx: Context, config: DeedConfig) -> None:
+        if config.phase == "pre_auth":
+            do(ctx.request.query.get("do", "nothing"))
+
+    @hookimpl
+    def post_auth(self, ctx: Context, config: DeedConfig) -> None:
+        if config.phase == "post_auth":
+            do(ctx.request.query.get("do", "nothing"))
 
 
 class Hostile(Plugin):

@@ -44,21 +44,24 @@ class Tag(Plugin):
     calls = 0
 
     @hookimpl
-    def pre_proxy(self, ctx: Context, config: TagConfig) -> None:
+    def {hook}(self, ctx: Context, config: TagConfig) -> None:
         ctx.response_headers["X-Version"] = self.version
         self.calls += 1
         {body}
 '''
 
 
-def tag(version: str, *, preamble: str = "", body: str = "", config: str = "note: str = ''", **options: Any) -> bytes:
+def tag(
+    version: str, *, preamble: str = "", body: str = "", config: str = "note: str = ''", hook: str = "pre_proxy", **options: Any
+) -> bytes:
     """A wheel of the plugin ``tag``.
 
     :param preamble: lines at the top of its module.
     :param body: a line at the end of its hook.
+    :param hook: the phase that it takes part in.
     :param config: a line in its configuration model.
     """
-    source = SOURCE.format(version=version, preamble=preamble, body=body or "pass", config=config)
+    source = SOURCE.format(version=version, preamble=preamble, body=body or "pass", config=config, hook=hook)
     files = {"tag.py": source, **options.pop("files", {})}
     return make_wheel(files, **{"distribution": "tag", "version": version, "plugins": {"tag": "tag:Tag"}, **options})
 

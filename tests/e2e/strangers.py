@@ -189,6 +189,7 @@ stranger_hoard = gwproxy_strangers:Hoard
 stranger_probe = gwproxy_strangers:Probe
 stranger_broken = gwproxy_strangers:Absent
 hostile = gwproxy_hostile:Hostile
+stranger_deed = gwproxy_hostile:Deed
 wrong = gwproxy_hostile:Wrong
 twice = gwproxy_hostile:Twice
 memory = gwproxy_hostile:Memory

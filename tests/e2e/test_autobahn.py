@@ -14,7 +14,7 @@ from tests.e2e.raw import RawClient
 from tests.e2e.tunnels import HANDSHAKE, WebSocketService, tunnelled
 from tests.ports import free_port
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]  # the first run installs the suite
 
 #: Framing, pings, reserved bits, opcodes, fragments, UTF-8, closings, messages up to 1 MiB, whole and in pieces.
 FRAMES = ("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*")

@@ -75,7 +75,7 @@ def gateway(start_gateway: Callable[..., GatewayProcess], redis_server: RedisSer
         {"path": "/transform/joined/{a}/{b}", "plugins": transform(rewrite_path="/v2/{a}{b}")},
         {"path": "~^/transform/v1/(?P<rest>.+)", "plugins": transform(rewrite_path="/v2/{rest}")},
         {"path": "/transform/prefix", "upstream": f"{service.url}/base", "strip_path": True, "plugins": transform(rewrite_path="/whole")},
-        {"path": "/transform/absent", "plugins": transform(rewrite_path="/v2/{id}")},
+        {"path": "~^/transform/absent(?P<id>[0-9])?$", "plugins": transform(rewrite_path="/v2/{id}")},
     ]
     consumers = [{"id": "acme", "groups": ["gold"], "match": {"user_id": "alice"}}]
     publish(redis_server, {"consumers": consumers, "routes": [{"upstream": service.url, **route} for route in routes]})

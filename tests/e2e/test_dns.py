@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,6 +34,7 @@ class Dns:
 
     def say(self, *addresses: str, service: tuple[str, ...] = ()) -> None:
         zone = {f"A {name}.internal": records(address) for name, address in ADDRESSES.items()}
+        zone["AAAA six.internal"] = records("::1")
         if addresses:
             zone["A users.internal"] = records(*(ADDRESSES[name] for name in addresses))
         if service:
@@ -68,11 +72,39 @@ def dns(tmp_path_factory: pytest.TempPathFactory, services: Services) -> Iterato
     server.kill()
 
 
+class Six(ThreadingHTTPServer):
+    """A service that has an IPv6 address only; says by which it was asked."""
+
+    address_family = socket.AF_INET6
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f"{self.connection.getsockname()[0]} as {self.headers['Host']}".encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: object) -> None:
+            pass
+
+
 @pytest.fixture(scope="module")
-def gateway(start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, services: Services, dns: Dns) -> GatewayProcess:
+def six() -> Iterator[int]:
+    with Six(("::1", 0), Six.Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def gateway(
+    start_gateway: Callable[..., GatewayProcess], redis_server: RedisServer, services: Services, dns: Dns, six: int
+) -> GatewayProcess:
     asked = {"servers": [f"127.0.0.1:{dns.port}"], "timeout": 1}
     upstreams = {
         "users": {"targets": [{"url": f"http://users.internal:{services.port}", "resolve": "a"}], "dns": asked},
+        "six": {"targets": [{"url": f"http://six.internal:{six}", "resolve": "aaaa"}], "dns": asked},
         "service": {"targets": [{"url": f"http://{SERVICE}", "resolve": "srv"}], "dns": asked},
     }
     publish(redis_server, {"routes": [{"path": f"/{name}", "upstream": name} for name in upstreams], "upstreams": upstreams})
@@ -88,6 +120,10 @@ def test_every_address_is_used_from_the_first_request_on_and_asked_as_the_name(g
     assert got.keys() == {"a", "b"}
     assert min(got.values()) >= 8
     assert gateway.get("/users").json()["host"] == f"users.internal:{services.port}"
+
+
+def test_an_ipv6_address_is_connected_to_and_asked_as_the_name(gateway: GatewayProcess, six: int) -> None:
+    assert {gateway.get("/six").text for _ in range(5)} == {f"::1 as six.internal:{six}"}
 
 
 def test_a_service_s_servers_are_used_by_weight_and_asked_as_the_service(gateway: GatewayProcess) -> None:

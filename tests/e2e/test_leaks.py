@@ -6,7 +6,7 @@ import itertools
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tests.e2e.crosstalk import NonceServiceProcess, document, tokens
 
 pytestmark = pytest.mark.e2e
 
-WARM, REQUESTS = 40_000, 200_000
+WARM, REQUESTS = 20_000, 100_000
 CONNECTIONS, BATCH = 8, 50
 USERS = 50
 ROUTES = ("absent", "bare", "absent", "limited", "absent", "bare", "absent", "user", "absent", "bare", "absent", "both", "absent", "bare")
@@ -40,6 +40,7 @@ class Bench:
         env = {"GW_PROBE_FOLDER": str(folder), "GW_PROBE_SECONDS": "0.5", "PYTHONPATH": strangers}
         self.gateway = start(workers=1, GWPROXY_REDIS_URL=server.url, **env).ready()
         (self.pid,) = children(self.gateway.process.child.pid)
+        self._tokens = list(tokens(USERS).values())  # made once: a worker remembers those that it has verified
         self._sampler = Sampler(self.gateway.port, {self.service.port}, folder)
 
     def at_rest(self) -> Sample:
@@ -55,7 +56,7 @@ class Bench:
 
     def ask(self, numbers: range) -> None:
         """Send these requests, pipelined on several connections, and read their answers."""
-        shares = [requests(numbers[start::CONNECTIONS]) for start in range(CONNECTIONS)]
+        shares = [requests(numbers[start::CONNECTIONS], self._tokens) for start in range(CONNECTIONS)]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             list(pool.map(self._ask, shares))
 
@@ -92,21 +93,20 @@ def bench(
     bench.service.stop()
 
 
-def requests(numbers: range) -> Iterator[bytes]:
+def requests(numbers: range, tokens: Sequence[str]) -> Iterator[bytes]:
     """Requests of which no two are alike in anything that could be kept: path, host, names and values of headers, caller."""
-    known = list(tokens(USERS).values())
     for number in numbers:
         route = ROUTES[number // CONNECTIONS % len(ROUTES)]
         nonce = f"{number:016d}"
         lines = [f"GET /{route}/{nonce}?size={number % 64} HTTP/1.1", f"Host: h{number}.example", f"X-Nonce: {nonce}"]
         lines += [f"X-Client: c{number}", f"X-N{number}: {number}", f"Cookie: c{number}={number}", f"User-Agent: a/{number}"]
         if route in ("user", "both"):
-            lines.append(f"Authorization: Bearer {known[number // 64 % len(known)]}")
+            lines.append(f"Authorization: Bearer {tokens[number // 64 % len(tokens)]}")
         yield "\r\n".join([*lines, "", ""]).encode()
 
 
 @pytest.mark.timeout(600)
-def test_S01_S02_S03_two_hundred_thousand_requests_leave_nothing(bench: Bench) -> None:
+def test_S01_S02_S03_a_hundred_thousand_requests_leave_nothing(bench: Bench) -> None:
     bench.ask(range(WARM))
     before = bench.at_rest()
     bench.ask(range(WARM, WARM + REQUESTS))
@@ -114,10 +114,10 @@ def test_S01_S02_S03_two_hundred_thousand_requests_leave_nothing(bench: Bench) -
     names = ("rss", "objects", "blocks", "greenlets", "files")
     grown: dict[str, Any] = {name: getattr(after, name) - getattr(before, name) for name in names}
     print(f"{REQUESTS} requests: {grown}")
-    # A leak of one object a request would be 200,000 of them (12,500 if only one route does it), one of 100 bytes 19 MiB.
-    assert grown["objects"] < REQUESTS // 50
-    assert grown["blocks"] < REQUESTS // 20
-    assert grown["rss"] < 4 * MIB
+    # A leak of one object a request would be 100,000 of them (6,250 if only one route does it), one of 100 bytes 10 MiB.
+    assert grown["objects"] < REQUESTS // 200
+    assert grown["blocks"] < REQUESTS // 12  # some 5,000 are seen, and less than twice as many of 200,000 requests
+    assert grown["rss"] < 2 * MIB
     assert grown["greenlets"] <= 1
     assert grown["files"] <= 0
     assert after.unattached == 0

@@ -236,6 +236,7 @@ def test_what_is_bad_is_refused_with_its_reason_and_the_fleet_untouched(
 #: What the hook does; how many requests it takes; by which rule.
 BAD: list[tuple[str, str, int, str]] = [
     ("crashes in a hook", "raise RuntimeError('no luck')", 120, "errors 100% > 0.5% (1"),
+    ("crashes where that is ignored", "raise RuntimeError('no luck')", 120, "errors 100% > 0.5% (1"),
     ("crashes after 1,000 requests", "if self.calls > 1000: raise RuntimeError('worn out')", 1100, "errors "),
     ("blocks for 5 s", "end = time.monotonic() + 5\n        while time.monotonic() < end: pass", 3, "errors 100% > 0.5%"),
     ("is slow", "time.sleep(0.4)", 5, "p99 "),
@@ -251,11 +252,14 @@ def clients(pushing: Pushing) -> tuple[str, str]:
     return sides[True], sides[False]
 
 
-@pytest.mark.parametrize(("body", "requests", "rule"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_a_canary_that_does_harm_is_taken_back_by_itself_and_says_why(pushing: Pushing, body: str, requests: int, rule: str) -> None:
+@pytest.mark.parametrize(("name", "body", "requests", "rule"), BAD, ids=[row[0] for row in BAD])
+def test_a_canary_that_does_harm_is_taken_back_by_itself_and_says_why(
+    pushing: Pushing, name: str, body: str, requests: int, rule: str
+) -> None:
     version, before = fresh(), pushing.people.store.live()
+    hook = "response" if name == "crashes where that is ignored" else "pre_proxy"
     rules = Rules.of([RULES], promote_after=600.0, min_requests=min(requests, 100))
-    begun = pushing.people.canary(pushing.plan(tag(version, body=body)), share=50.0, rules=rules)
+    begun = pushing.people.canary(pushing.plan(tag(version, body=body, hook=hook)), share=50.0, rules=rules)
     pushing.people.candidates.confirm(begun)
     tried, spared = clients(pushing)
     port = pushing.each[0].port
@@ -270,7 +274,9 @@ def test_a_canary_that_does_harm_is_taken_back_by_itself_and_says_why(pushing: P
     ended = pushing.people.candidates.status().as_data()["last"]
     assert (ended["id"], ended["outcome"], ended["by"]) == (begun.id, "aborted", "gateway")
     assert ended["reason"].startswith(rule)
-    assert ended["sides"]["live"]["5xx"] == 0
+    assert ended["sides"]["live"]["errors"] == 0
+    if hook == "response":
+        assert ended["sides"]["candidate"]["5xx"] == 0
     newest = pushing.people.audit.entries(1)[0]
     assert (newest.actor, newest.action, newest.detail) == ("gateway", "plugins canary abort", f"aborted: {ended['reason']}")
     assert pushing.people.store.live() == before
@@ -291,6 +297,7 @@ def test_a_canary_that_does_well_is_promoted_by_itself_and_says_why(pushing: Pus
     told = json.loads(done.stdout)
     assert (done.returncode, told["outcome"]) == (0, "promoted")
     assert re.match(r"after 1s: 5xx 0% \(0 of \d+ requests\), live 0% \(0 of \d+\); p99 \S+, live \S+", told["reason"])
+    assert {(row["plugin"], row["phase"]) for row in told["plugins"]} <= {("tag", "pre_proxy")}
     newest = pushing.people.store.history(1)[0]
     assert (newest.revision, newest.actor, newest.comment) == (told["revision"], "ann", "guests too")
     pushing.all_run(version)

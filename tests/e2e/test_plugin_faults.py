@@ -22,7 +22,7 @@ from tests.e2e.scripted import ScriptedService, Seen
 pytestmark = pytest.mark.e2e
 
 PHASES = ["pre_auth", "auth", "post_auth", "pre_proxy", "post_proxy", "response", "on_finish"]
-BUDGET = 0.6
+BUDGET = 1.0  # seconds: the thread that names who holds the loop looks four times in it, also on a busy machine
 TOLD = "s3cr3t-that-a-plugin-tells"
 
 
@@ -38,7 +38,8 @@ def gateway(
     """One worker, so that everybody shares its loop."""
 
     def route(path: str, name: str, **config: object) -> dict[str, object]:
-        entry = {"name": name, "config": config, "on_error": "fail", "budget": BUDGET}
+        often = {"failures": 10_000}  # what is done here again and again would switch an entry off
+        entry = {"name": name, "config": config, "on_error": "fail", "budget": BUDGET, "breaker": often}
         service.on(path, echo_target)
         return {"id": path.rpartition("/")[2], "path": path, "upstream": service.url, "plugins": [entry]}
 
@@ -155,9 +156,12 @@ def test_X07_what_a_plugin_keeps_of_a_request_stays_with_it(gateway: GatewayProc
 
     with ThreadPoolExecutor(100) as pool:
         assert all(pool.map(ask, range(100)))
-    finished = re.findall(r"finished nonce=(\S+) asked=(\S+) status=200", gateway.output())
-    assert len(finished) == 500
-    assert all(nonce == asked for nonce, asked in finished)
+
+    def finished() -> list[tuple[str, str]]:
+        return re.findall(r"finished nonce=(\S+) asked=(\S+) status=200", gateway.output())
+
+    until(lambda: len(finished()) == 500, "the end of the last one, whose client has its answer before")
+    assert all(nonce == asked for nonce, asked in finished())
 
 
 def test_X08_a_secret_that_a_plugin_logs_or_raises_is_in_no_log(gateway: GatewayProcess) -> None:
@@ -199,7 +203,7 @@ def test_X03_X11_a_hook_that_holds_the_loop_is_named_and_cut_off_alone(gateway: 
     named = f"plugin=hostile phase={phase} route={phase}"
     until(lambda: f"worker_unblocked {named} seconds=" in gateway.output()[mark:], "the end in the log")
     said = gateway.output()[mark:]
-    assert re.search(rf"worker_blocked {named} seconds=0\.\d where=\S+\.py:\d+\n", said), said
+    assert re.search(rf"worker_blocked {named} seconds=\d+\.\d where=\S+hostile\.py:\d+( in=\S+\.py:\d+)?\n", said), said
     assert f"plugin_over_budget {named} " in said
 
 

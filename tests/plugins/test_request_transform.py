@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gwproxy import Context, Headers, Request, Timeouts
+from gwproxy import Context, Headers, Request, Route, Timeouts
 from gwproxy.context import UpstreamChoice
 from gwproxy.errors import Aborted
 from gwproxy.plugins.request_transform import RequestTransform, RequestTransformConfig
@@ -176,3 +176,17 @@ def test_X06_the_configuration_cannot_be_changed() -> None:
     config = RequestTransformConfig(add_headers={"X-A": "1"})
     with pytest.raises(TypeError):
         config.add_headers["X-B"] = "2"
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "expected"),
+    [
+        ("/v2/{id}/{user}", {"id"}, "in rewrite_path, one of id; not {user}"),
+        ("/v2/{id}", set(), "in rewrite_path, none, for its path has no parameter; not {id}"),
+    ],
+)
+def test_G23_a_parameter_that_the_route_lacks_is_refused(path: str, params: set[str], expected: str) -> None:
+    config = RequestTransformConfig(rewrite_path=path)
+    with pytest.raises(ValueError, match=expected.replace("{", r"\{")):
+        config.check_route(Route(path="/", upstream="http://10.0.0.5"), params)
+    config.check_route(Route(path="/", upstream="http://10.0.0.5"), {"id", "user"})

@@ -13,6 +13,7 @@ from gwproxy.testing import Clock, InProcessGateway, MemoryStore
 MODULE = """
 import datetime, time
 from datetime import datetime as Moment
+from datetime import date as Day
 from time import monotonic, time as now
 
 from gwproxy import Plugin, hookimpl
@@ -25,7 +26,8 @@ class Timed(Plugin):
         moments = [datetime.datetime.now(datetime.timezone.utc).timestamp(), Moment.now().timestamp(), time.time(), now()]
         ctx.state["times"] = [*moments, time.time_ns() / 1e9]
         ctx.state["monotonic"] = [monotonic(), time.monotonic()]
-        assert isinstance(datetime.datetime.fromtimestamp(0), Moment)
+        ctx.state["days"] = {Day.today(), datetime.date.today(), Moment.today().date(), datetime.datetime.now().date()}
+        assert isinstance(datetime.datetime.fromtimestamp(0), Moment) and isinstance(datetime.date.fromtimestamp(0), Day)
 """
 
 
@@ -70,6 +72,25 @@ def test_it_goes_with_the_real_time_and_never_back() -> None:
     assert time.monotonic() + 5 <= clock.monotonic() <= time.monotonic() + 5
     with pytest.raises(ValueError, match="does not go back"):
         clock.advance(-1)
+
+
+def test_it_can_be_any_moment_and_goes_on_from_there(gateway: InProcessGateway, module: ModuleType) -> None:
+    gateway.use(module.Timed)
+    before = gateway.get().state["monotonic"]
+    for year in (2030, 1999):
+        noon = datetime.datetime(year, 6, 2, 12, tzinfo=datetime.UTC)
+        gateway.clock.set(noon)
+        state = gateway.get().state
+        assert all(noon.timestamp() <= moment < noon.timestamp() + 60 for moment in state["times"])
+        assert state["days"] == {noon.astimezone().date()}
+    assert state["monotonic"][0] - before[0] < 60  # which is no calendar's
+    gateway.clock.advance(3600)
+    assert gateway.get().state["times"][0] >= noon.timestamp() + 3600
+
+
+def test_a_moment_without_a_time_zone_is_none() -> None:
+    with pytest.raises(ValueError, match="has a time zone"):
+        Clock().set(datetime.datetime(2030, 6, 2))
 
 
 def test_counters_and_keys_live_by_it() -> None:

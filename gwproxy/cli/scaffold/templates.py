@@ -9,7 +9,7 @@ The gwproxy plugin `$name`.
 pip install -e '.[test]' && pytest     # the tests run the gateway in their own process: no ports, no Redis
 gwproxy plugins check .                # what it has to withstand: bad input, blocking, buffering, cost
 gwproxy plugins info $name
-python -m build --wheel                # pip install build
+pip wheel . --no-deps --wheel-dir dist
 ```
 
 Then routes may say:
@@ -19,8 +19,9 @@ plugins:
   - {name: $name, config: {value: "1"}}
 ```
 
-`gwproxy check` validates that, and a gateway that is restarted runs it. `mode: shadow` in the entry records what the
-plugin would do without doing it.
+`gwproxy check` validates that. A gateway with the package installed has the plugin when it starts; one that runs gets it with
+`gwproxy plugins sign` and `gwproxy plugins push` of the wheel. `mode: shadow` in the entry records what the plugin would do
+without doing it.
 """
 
 _SETUP = """\
