@@ -120,6 +120,7 @@ class Remains:
         self._package = package
         self._roots = list(roots)
         self._classes = [weakref.ref(root) for root in self._roots if isinstance(root, type)]
+        self._found: list[weakref.ref[Any]] = []  # what there was, where it can be told without keeping it: for another try
 
     @property
     def alive(self) -> bool:
@@ -132,6 +133,7 @@ class Remains:
         :param pause: called after each slice of the search.
         """
         found = self._reachable(pause)
+        self._found = [weakref.ref(thing) for thing in found if type(thing).__weakrefoffset__]
         for thing in found:  # into the youngest generation, out of whichever it is in
             _UNTRACK(thing)
             _TRACK(thing)
@@ -142,7 +144,7 @@ class Remains:
 
     def _reachable(self, pause: Callable[[], object]) -> list[Any]:
         """Return what the roots lead to, without the classes and the modules of others; the roots are forgotten."""
-        roots = self._roots or [kind for reference in self._classes if (kind := reference()) is not None]
+        roots = self._roots or [thing for reference in self._found if (thing := reference()) is not None]
         self._roots = []
         foreign = {id(part) for module in list(sys.modules.values()) if isinstance(module, ModuleType) for part in (module, vars(module))}
         seen: dict[int, Any] = {}
