@@ -67,8 +67,16 @@ class Collector:
         self._quiet = 0
         self._last = clock()
 
-    def set_aside(self) -> None:
-        """Spare everything that lives now. Takes no time, if nothing was collected since it was made."""
+    #: Objects made since the last collection, up to which it takes no longer than a small one to look at what is not set aside yet.
+    FEW = 5_000
+
+    def set_aside(self, *, clean: bool = False) -> None:
+        """Spare everything that lives now. Takes no time, if nothing was collected since it was made.
+
+        :param clean: leave out what has died in circles, unless that would take long: it would keep code that is let go of.
+        """
+        if clean and gc.get_freeze_count() and gc.get_count()[0] < self.FEW:
+            gc.collect()
         gc.freeze()
         self._aside += 1
 
@@ -78,7 +86,7 @@ class Collector:
 
         Code that is loaded leaves circles behind. Set aside with what lives on, they would keep it for as long.
         """
-        self.set_aside()
+        self.set_aside(clean=True)
         try:
             yield
         finally:
@@ -112,6 +120,7 @@ class Remains:
         self._package = package
         self._roots = list(roots)
         self._classes = [weakref.ref(root) for root in self._roots if isinstance(root, type)]
+        self._found: list[weakref.ref[Any]] = []  # what there was, where it can be told without keeping it: for another try
 
     @property
     def alive(self) -> bool:
@@ -124,6 +133,7 @@ class Remains:
         :param pause: called after each slice of the search.
         """
         found = self._reachable(pause)
+        self._found = [weakref.ref(thing) for thing in found if type(thing).__weakrefoffset__]
         for thing in found:  # into the youngest generation, out of whichever it is in
             _UNTRACK(thing)
             _TRACK(thing)
@@ -134,7 +144,7 @@ class Remains:
 
     def _reachable(self, pause: Callable[[], object]) -> list[Any]:
         """Return what the roots lead to, without the classes and the modules of others; the roots are forgotten."""
-        roots = self._roots or [kind for reference in self._classes if (kind := reference()) is not None]
+        roots = self._roots or [thing for reference in self._found if (thing := reference()) is not None]
         self._roots = []
         foreign = {id(part) for module in list(sys.modules.values()) if isinstance(module, ModuleType) for part in (module, vars(module))}
         seen: dict[int, Any] = {}

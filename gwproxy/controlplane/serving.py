@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 from collections.abc import Callable, Collection
@@ -98,8 +97,6 @@ class Serving:
         :raises ConfigurationRefused: the configuration is not good, or not with these plugins. Nothing has changed.
         """
         began, deployed, before = time.monotonic(), deployed or self.deployed, self.deployed
-        if before.wheels:
-            gc.collect(1)  # a few thousand objects: what requests have left in circles would be set aside, and keep old code
         with uncollected():  # as one: a collection in between would stall requests like any other
             made = self.beside.built(digest, deployed.data) or self.maker.make(
                 data, name, revision=revision, digest=digest, lenient=lenient, deployed=deployed, elsewhere=elsewhere
@@ -140,12 +137,13 @@ class Serving:
         self._upstreams.prepare(PATIENCE)
         served, before = self._gateway.snapshot, self.maker.parsed
         leftovers = Leftovers(served, before) if served is not None and before is not None else None
+        pushed = bool(self.deployed.wheels)
         del served, before
         self._gateway.snapshot = made.snapshot  # the swap
         self.beside.withdraw(made)
         self.maker.keep(made)
         if self._collector is not None:
-            self._collector.set_aside()
+            self._collector.set_aside(clean=pushed)
         return leftovers
 
     def _save(self, data: bytes, revision: int, deployed: Deployed | None) -> None:
