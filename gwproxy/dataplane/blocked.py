@@ -45,6 +45,8 @@ PATIENCE = 1.0  # seconds a hook may be inside what all requests share, before i
 #: Modules that hold what all requests share, locks above all: an exception between any two instructions could leave it broken.
 _SHARED = ("gevent", "gwproxy", "importlib", "logging", "threading")
 _NOT_SHARED = ("gwproxy.plugins.", "gwproxy.registry")
+#: Modules that lead from a call to the plugin's own code: they make arguments fit, or import it.
+_LEADING = ("gwproxy.registry", "gwproxy.wheels.", "importlib.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,7 @@ def _own_frame(call: Call, top: FrameType) -> FrameType:
     while frame is not None and frame is not call.frame:
         frames.append(frame)
         frame = frame.f_back
-    while frames and _module(frames[-1]) == "gwproxy.registry":  # which has made the call fit
+    while frames and _module(frames[-1]).startswith(_LEADING):
         frames.pop()
     if not frames:
         return top

@@ -166,6 +166,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
     gc.unfreeze()
 
 
+@pytest.mark.timeout(400)  # ten thousand are what the catalogue says: 25 seconds of one core, when there is one
 def test_S07_S11_ten_thousand_reloads_leave_one_snapshot_and_flat_memory(worker: Worker) -> None:
     snapshots: weakref.WeakSet[Snapshot] = weakref.WeakSet()
     fill_string_cache()
