@@ -46,7 +46,7 @@ PATIENCE = 1.0  # seconds a hook may be inside what all requests share, before i
 _SHARED = ("gevent", "gwproxy", "importlib", "logging", "threading")
 _NOT_SHARED = ("gwproxy.plugins.", "gwproxy.registry")
 #: Modules that lead from a call to the plugin's own code: they make arguments fit, or import it.
-_LEADING = ("gwproxy.registry", "gwproxy.wheels.", "importlib.")
+_LEADING = ("gwproxy.registry", "gwproxy.wheels.", "importlib")
 
 
 @dataclass(frozen=True, slots=True)
