@@ -199,6 +199,7 @@ def test_code_that_somebody_keeps_is_told_of(bench: Bench, caplog: pytest.LogCap
         bench.pass_time(61.0)
     assert "plugin_code_kept" in caplog.text
     assert bench.retirement.lingering == 1
+    assert kept.version == "1.0"
 
 
 def test_code_that_was_still_in_use_is_freed_when_it_is_tried_again(bench: Bench) -> None:
