@@ -102,7 +102,7 @@ def _c_functions(job: str, whole: str, libraries: str) -> str:
         lines.append(f"| {_library(library)} | {share} |")
     lines += ["", "| With what they call | share |", "| --- | --- |"]
     for share, function in re.findall(r"^\s+([\d.]+%).*\] CPyDef_(\S+)", whole, re.MULTILINE)[:TOP]:
-        lines.append(f"| `{re.sub('_{3,}', '.', function)}` | {share} |")
+        lines.append(f"| `{function.replace('___', '.')}` | {share} |")
     return "\n".join(lines) + "\n"
 
 
