@@ -116,22 +116,13 @@ def open_candidates(redis_url: str | None, actor: str) -> Candidates:
     :param actor: who acts.
     :raises CommandFailed: there is no gateway; says what to do.
     """
-    from gwproxy.controlplane.candidates import Candidates
-    from gwproxy.store.audit import AuditLog
-    from gwproxy.store.candidates import CandidateStore
-
-    settings = Settings.from_environment()
-    client, prefix = _client(redis_url, settings)
-    configurations = _configurations(client, prefix, settings)
-    return Candidates(CandidateStore.of(configurations), configurations, AuditLog(client, prefix), actor)
+    return open_deployer(redis_url, actor).candidates
 
 
 def open_deployer(redis_url: str | None, actor: str) -> Deployer:
     """Open what one may do with the live gateway's pushed plugins.
 
-    :param redis_url: the option; None if it was not given.
-    :param actor: who acts.
-    :raises CommandFailed: there is no gateway; says what to do.
+    Parameters and errors are those of :func:`open_candidates`.
     """
     from gwproxy.controlplane.candidates import Candidates
     from gwproxy.controlplane.deploying import Deployer

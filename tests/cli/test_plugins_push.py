@@ -14,7 +14,6 @@ import pytest
 import redis
 
 from gwproxy.cli import deploying
-from gwproxy.errors import StoreUnavailable
 from gwproxy.store.audit import AuditLog
 from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore
@@ -22,13 +21,14 @@ from gwproxy.store.deployments import Change, DeploymentStore
 from gwproxy.wheels.deployment import Deployment
 from gwproxy.wheels.wheel import read
 from tests.cli.conftest import Result
+from tests.cli.reporting import Reporting
 from tests.conftest import Server, until
 from tests.wheels.made import make_wheel
 
 Cli = Callable[..., Result]
 
 
-class Workers:
+class Workers(Reporting):
     """Two workers that run what is deployed, and build what is tried, as soon as they see it, until closed.
 
     :ivar refusing: versions that the second refuses.
@@ -39,23 +39,9 @@ class Workers:
         self.plugins: dict[str, str] = {}
         self.store, self.live, self.candidates = DeploymentStore(client), ConfigurationStore(client), CandidateStore(client)
         self.audit = AuditLog(client)
-        self._closed = threading.Event()
-        self._report()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        self.begin()
 
-    def close(self) -> None:
-        self._closed.set()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        while not self._closed.wait(0.02):
-            try:
-                self._report()
-            except StoreUnavailable:
-                return
-
-    def _report(self) -> None:
+    def report(self) -> None:
         candidate, live = self.candidates.read(), self.store.live()
         wheels = json.loads(live.data or b'{"wheels": []}')["wheels"]
         pushed = {name: {"sha256": wheel["sha256"]} for wheel in wheels for name in wheel["plugins"]}

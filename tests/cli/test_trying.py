@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from gwproxy.errors import StoreUnavailable
 from gwproxy.store.candidates import CandidateStore
 from gwproxy.store.configuration import ConfigurationStore
 from tests.cli.conftest import Result
+from tests.cli.reporting import Reporting
 from tests.conftest import Server, until
 
 Cli = Callable[..., Result]
@@ -21,7 +20,7 @@ Cli = Callable[..., Result]
 NEXT = json.dumps([{"id": "next", "path": "/next", "upstream": "http://127.0.0.1:9"}])
 
 
-class Workers:
+class Workers(Reporting):
     """Two workers that report on a candidate as soon as they see it, until closed.
 
     :ivar answers: what each says.
@@ -30,23 +29,9 @@ class Workers:
     def __init__(self, client: redis.Redis, live: ConfigurationStore) -> None:
         self.answers: dict[str, dict[str, object]] = {name: {"state": "built", "error": "", "build_ms": 3.0} for name in ("1", "2")}
         self._live, self._candidates = live, CandidateStore(client)
-        self._closed = threading.Event()
-        self._report()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
+        self.begin()
 
-    def close(self) -> None:
-        self._closed.set()
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        while not self._closed.wait(0.02):
-            try:
-                self._report()
-            except StoreUnavailable:
-                return
-
-    def _report(self) -> None:
+    def report(self) -> None:
         look = self._candidates.look()
         for pid, answer in self.answers.items():
             said = json.dumps({"id": look.candidate, **answer}) if look.candidate and answer else "{}"
