@@ -277,8 +277,9 @@ def test_a_canary_that_does_harm_is_taken_back_by_itself_and_says_why(
     assert ended["sides"]["live"]["errors"] == 0
     if hook == "response":
         assert ended["sides"]["candidate"]["5xx"] == 0
+    until(lambda: pushing.people.audit.entries(1)[0].actor == "gateway", "the worker's note of it: it comes after the end")
     newest = pushing.people.audit.entries(1)[0]
-    assert (newest.actor, newest.action, newest.detail) == ("gateway", "plugins canary abort", f"aborted: {ended['reason']}")
+    assert (newest.action, newest.detail) == ("plugins canary abort", f"aborted: {ended['reason']}")
     assert pushing.people.store.live() == before
     pushing.all_run("1.0")
 

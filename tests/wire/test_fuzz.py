@@ -293,10 +293,10 @@ def test_whatever_an_upstream_answers(fuzzed: Fuzzed) -> None:
         body = answered(said)
         assert body == response.body or (body is None and said.endswith(response.body)), "a part, or more, passed for the whole"
 
-    attempt()  # two batches at least: of one, which is all that a slow machine has time for, some 30 are 200
-    attempt()
-    while time.monotonic() < ends:
+    batches = 0  # on a slow machine there is time for one only, of which some 15 to 30 are 200
+    while time.monotonic() < ends or (outcomes["200"] <= BATCH / 10 and batches < 10):
         attempt()
+        batches += 1
     print(f"\noutcomes: {sorted(outcomes.items())}")
     assert outcomes["200"] > BATCH / 10, "hardly anything was understood: this proves nothing"
     assert outcomes["502"] > BATCH / 10, "hardly anything was refused: this proves nothing"
