@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 
 from gwproxy.controlplane import checks, jsontext
+from gwproxy.controlplane.built import Built, RouteReader, Same
 from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.entries import Entries, EntryChecker, PluginSource, judges_routes
 from gwproxy.controlplane.environment import Environment, Part, resolve
 from gwproxy.controlplane.masking import MASK, mask, shown
 from gwproxy.controlplane.naming import Numbering, slug_of, written_id
-from gwproxy.controlplane.places import Path
 from gwproxy.controlplane.report import Report, did_you_mean
 from gwproxy.controlplane.restoring import restore
 from gwproxy.controlplane.text import nothing, read, to_json
@@ -34,61 +34,6 @@ MAX_ROUTES = 100_000
 GLOBAL = -1
 
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Built:
-    """A route and its entries' configurations, as the next document reuses them.
-
-    :ivar key: what :func:`~gwproxy.controlplane.checks.check_route` returned.
-    :ivar slug: what its id was made of; None if one was written.
-    """
-
-    route: Route
-    entries: Entries
-    key: Hashable
-    slug: str | None
-
-
-#: What tells that a route did not change: its JSON as it was written; with references, or from YAML, its resolved JSON and
-#: where they stand.
-_Same = str | tuple[bytes, tuple[Path, ...]]
-
-
-class _RouteReader:
-    """Reads the list of routes of a JSON text: one that is written as before is not read again.
-
-    :param known: the routes of the document before, in order.
-
-    :ivar texts: each route as it is written; None if what it means depends on more than that.
-    """
-
-    def __init__(self, known: Mapping[_Same, _Built]) -> None:
-        self._known = known
-        self._order = list(known)
-        self._positions: dict[_Same, int] = {}
-        self._next = 0
-        self.texts: list[str | None] = []
-
-    def __call__(self, text: str, at: int) -> tuple[Any, int]:
-        """Return the route at ``at``, as a tree or as it was built before, and where it ends."""
-        expected = self._order[self._next] if self._next < len(self._order) else None
-        if isinstance(expected, str) and text.startswith(expected, at):
-            self._next += 1  # a JSON object ends where it ends: what begins with one is that one
-            self.texts.append(expected)
-            return self._known[expected], at + len(expected)
-        tree, end = jsontext.value(text, at)
-        written = text[at:end]
-        plain = "$" not in written and "\\" not in written  # a reference may be spelled with an escape
-        self.texts.append(written if plain else None)
-        built = self._known.get(written)
-        self._next = self._next + 1 if built is None else self._position(written) + 1
-        return (tree if built is None else built), end
-
-    def _position(self, written: str) -> int:
-        if not self._positions:
-            self._positions = {text: position for position, text in enumerate(self._order)}
-        return self._positions[written]
 
 
 @dataclass(frozen=True)
@@ -110,7 +55,7 @@ class Parsed:
     _data: bytes = field(repr=False)
     _file: str
     _plugins: PluginSource = field(repr=False)
-    _built: Mapping[_Same, _Built] = field(repr=False)
+    _built: Mapping[Same, Built] = field(repr=False)
 
     @property
     def masked(self) -> Any:
@@ -152,7 +97,7 @@ def parse(
     :raises ConfigurationRefused: it cannot be read or is not valid; with every problem, by line.
     """
     reusable = _reusable(previous, plugins, pause) if previous is not None else {}
-    reader = _RouteReader(reusable)
+    reader = RouteReader(reusable)
     source = read(data, file, pause, reader)
     report = Report(source)
     # A reference may be spelled with an escape; only what has neither '$' nor escapes has none for certain.
@@ -171,13 +116,13 @@ def parse(
     return Parsed(document, parser.configs, parser.unavailable, report.warnings(), data, file, plugins, parser.built)
 
 
-def _reusable(previous: Parsed, plugins: PluginSource, pause: Callable[[], object]) -> Mapping[_Same, _Built]:
+def _reusable(previous: Parsed, plugins: PluginSource, pause: Callable[[], object]) -> Mapping[Same, Built]:
     """Return the routes of which every plugin is the very one that it was."""
     before = previous._plugins
     if before is plugins:
         return previous._built
     others = {name for name in {*before.names, *plugins.names} if before.find(name) is not plugins.find(name)}
-    kept: dict[_Same, _Built] = {}
+    kept: dict[Same, Built] = {}
     for same, built in previous._built.items():
         if not any(ref.name in others for ref in built.route.plugins):
             kept[same] = built
@@ -225,7 +170,7 @@ class _Parser:
         report: Report,
         environment: Environment | None,
         plugins: PluginSource,
-        reusable: Mapping[_Same, _Built],
+        reusable: Mapping[Same, Built],
         texts: list[str | None],
         pause: Callable[[], object],
         checker: Callable[[Collection[str]], EntryChecker],
@@ -239,7 +184,7 @@ class _Parser:
         self.checker = checker
         self.configs: dict[tuple[int, int], PluginConfig] = {}
         self.unavailable: dict[tuple[int, int], str] = {}
-        self.built: dict[_Same, _Built] = {}
+        self.built: dict[Same, Built] = {}
         self.slugs: dict[int, str] = {}
         self.lists: dict[bytes, tuple[tuple[PluginRef, ...], Entries]] = {}  # of plugins, by their JSON
 
@@ -305,10 +250,10 @@ class _Parser:
                     break
 
     def routes(self, tree: list[Any], checker: EntryChecker) -> dict[int, Route]:
-        parts: list[Part | _Built] = []
+        parts: list[Part | Built] = []
         for index, value in enumerate(tree):
             self.pause()
-            parts.append(value if isinstance(value, _Built) else self.part(value, "routes", index))
+            parts.append(value if isinstance(value, Built) else self.part(value, "routes", index))
         ids = self.fill_ids(parts)
         made: dict[int, Route] = {}
         keys: dict[int, Hashable] = {}
@@ -322,7 +267,7 @@ class _Parser:
         checks.check_routes(made, keys, ids, self.report, self.pause)
         return made
 
-    def fill_ids(self, parts: list[Part | _Built]) -> dict[int, str]:
+    def fill_ids(self, parts: list[Part | Built]) -> dict[int, str]:
         """Give every route without an id one that is made of its path: ``/api/users`` is ``api-users``, then ``api-users-2``.
 
         :returns: the ids of all routes, by index.
@@ -335,7 +280,7 @@ class _Parser:
         numbering = Numbering(ids.values())
         for index, part in enumerate(parts):
             self.pause()
-            slug = part.slug if isinstance(part, _Built) else slug_of(part.value)
+            slug = part.slug if isinstance(part, Built) else slug_of(part.value)
             if slug is None:
                 continue
             ids[index] = made = numbering.name(slug)
@@ -346,13 +291,13 @@ class _Parser:
             self.slugs[index] = slug
         return ids
 
-    def again(self, built: _Built, index: int) -> _Built:
+    def again(self, built: Built, index: int) -> Built:
         self.built[str(self.texts[index])] = built
         return built
 
-    def route(self, part: Part, index: int, checker: EntryChecker) -> _Built | None:
+    def route(self, part: Part, index: int, checker: EntryChecker) -> Built | None:
         text = self.texts[index] if self.texts else None
-        same: _Same = text if text is not None else (orjson.dumps(part.value), tuple(path[2:] for path in part.references))
+        same: Same = text if text is not None else (orjson.dumps(part.value), tuple(path[2:] for path in part.references))
         if text is None and (known := self.reusable.get(same)) is not None:
             self.built[same] = known
             return known
@@ -361,7 +306,7 @@ class _Parser:
             return None
         route, entries = made
         checker.check_on(route, dict(enumerate(route.plugins)), entries, "routes", index, "plugins")
-        built = _Built(route, entries, checks.check_route(route, index, self.report), self.slugs.get(index))
+        built = Built(route, entries, checks.check_route(route, index, self.report), self.slugs.get(index))
         # What depends on more than the route and its plugins is looked at anew each time.
         if not part.unset and all(self.plugins.find(ref.name) for ref in route.plugins):
             self.built[same] = built
@@ -397,7 +342,7 @@ def _with_plugins(route: Route, plugins: tuple[PluginRef, ...]) -> Route:
     return route
 
 
-def _written_id(part: Part | _Built) -> str | None:
-    if isinstance(part, _Built):
+def _written_id(part: Part | Built) -> str | None:
+    if isinstance(part, Built):
         return part.route.id if part.slug is None else None
     return written_id(part.value)
