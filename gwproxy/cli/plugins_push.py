@@ -10,10 +10,10 @@ from gwproxy.cli.actor import actor
 from gwproxy.cli.deploying import Wishes, carry_out, deploying_options
 from gwproxy.cli.output import json_option, print_warning
 from gwproxy.cli.store_option import open_deployer, redis_option
-from gwproxy.cli.trying import ABORT_HELP, Period, RuleText, Share
+from gwproxy.cli.trying import ABORT_HELP, Period, RuleText, Share, min_requests_option
 from gwproxy.cli.wheel_trial import try_here
 from gwproxy.controlplane.deploying import Deployer, Planned
-from gwproxy.controlplane.rules import MIN_REQUESTS, Rules
+from gwproxy.controlplane.rules import Rules
 from gwproxy.errors import CommandFailed
 from gwproxy.settings import Settings
 from gwproxy.wheels import minisign
@@ -33,14 +33,7 @@ Examples:
 @click.option("--canary", type=Share(), metavar="PERCENT", help="Serve a share of the clients with it only, such as 10%.")
 @click.option("--for", "period", type=Period(), metavar="TIME", help="With --canary: for so long, such as 5m; then it is live by itself.")
 @click.option("--abort-if", type=RuleText(), multiple=True, metavar="RULES", help=ABORT_HELP)
-@click.option(
-    "--min-requests",
-    type=click.IntRange(min=1),
-    default=MIN_REQUESTS,
-    show_default=True,
-    metavar="N",
-    help="With --abort-if: judge from so many requests.",
-)
+@min_requests_option
 @deploying_options
 @redis_option
 @json_option

@@ -90,6 +90,16 @@ class RuleText(click.ParamType[str]):
             self.fail(str(error), param, ctx)
 
 
+min_requests_option = click.option(
+    "--min-requests",
+    type=click.IntRange(min=1),
+    default=MIN_REQUESTS,
+    show_default=True,
+    metavar="N",
+    help="With --abort-if: judge from so many requests.",
+)
+
+
 def trial_options(function: F) -> F:
     """Decorate a command that may try a configuration: it gets ``stage``, ``canary``, ``abort_if``, ``promote_after``, ``min_requests``."""
     options = (
@@ -97,14 +107,7 @@ def trial_options(function: F) -> F:
         click.option("--canary", type=Share(), metavar="PERCENT", help="Serve it to a share of the clients only, such as 5%."),
         click.option("--abort-if", type=RuleText(), multiple=True, metavar="RULE", help=ABORT_HELP),
         click.option("--promote-after", type=Period(), metavar="TIME", help="With --canary: make it live by itself after 10m, say."),
-        click.option(
-            "--min-requests",
-            type=click.IntRange(min=1),
-            default=MIN_REQUESTS,
-            show_default=True,
-            metavar="N",
-            help="With --abort-if: judge from so many requests.",
-        ),
+        min_requests_option,
     )
     for option in reversed(options):
         function = option(function)

@@ -13,14 +13,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from gwproxy.dataplane.health import key_of
 from gwproxy.dataplane.upstreams import Upstreams
 from gwproxy.model import Upstream
 from tests.e2e.conftest import GatewayProcess, RedisServer, publish, until
 from tests.e2e.named import Services, names
+from tests.e2e.running import Running, call
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -125,6 +129,56 @@ def test_a_dead_target_gets_nothing_after_a_change_and_comes_back_slowly(bench: 
     assert early < 15, "of 60, a third would be 20"
     until(lambda: bench.states("a") == ["healthy"] * 2, "it to have all of its share")
     assert 16 <= names(bench.gateway, "/users", 60)["a"] <= 24
+
+
+def test_what_comes_back_slowly_does_so_by_whatever_is_balanced(bench: Bench) -> None:
+    kinds = ("least_connections", "two_choices")
+    bench.configure(**{kind: {"health": HEALTH, "slow_start": 8, "algorithm": kind} for kind in kinds})
+    bench.services.kill("a")
+    until(lambda: bench.states("a") == ["unhealthy"] * 4, "both workers to take it out of both")
+    bench.services.launch("a")
+    until(lambda: bench.states("a") == ["returning"] * 4, "it to come back")
+    early = {kind: names(bench.gateway, f"/{kind}", 40)["a"] for kind in kinds}
+    assert max(early.values()) < 10, f"{early} of 40, a third would be 13"
+    until(lambda: bench.states("a") == ["healthy"] * 4, "it to have all of its share")
+    late = {kind: names(bench.gateway, f"/{kind}", 60)["a"] for kind in kinds}
+    assert min(late.values()) >= 10, f"{late} of 60, a third is 20"
+
+
+def test_targets_and_circuits_are_shown_by_status_metrics_and_admin(bench: Bench, tmp_path: Path) -> None:
+    bench.configure(users={"health": HEALTH}, shut={"breaker": {"failures": 1, "open_for": 300}})
+    bench.services.control("c", health=500)
+    for name in "abc":
+        bench.services.control(name, status=503)
+    until(lambda: bench.states("c").count("unhealthy") == 2, "both workers to take it out of one")
+
+    def circuits() -> list[dict[str, object]]:
+        bench.gateway.get("/shut")
+        told = call(tmp_path, "status", "--json", "--redis", bench.server.url)
+        assert told.returncode == 0, told.stderr
+        found.update(json.loads(told.stdout))
+        return [row["circuits"] for row in found["upstreams"] if row["upstream"] == "shut"]
+
+    found: dict[str, Any] = {}
+    until(lambda: circuits() == [{"open": 2}], "the circuit of both workers to be open")
+    assert all(row["limit"] > 0 for row in found["upstreams"])
+    told = {row["url"]: (row["healthy"], row["workers"]) for row in found["targets"] if row["upstream"] == "users"}
+    dead = bench.services.url("c")
+    assert told == {bench.services.url("a"): (2, 2), bench.services.url("b"): (2, 2), dead: (0, 2)}
+
+    bind = f"127.0.0.1:{free_port()}"
+    token = {"Authorization": "Bearer the-first-token-of-all"}
+    admin = Running(tmp_path, "admin", "--redis", bench.server.url, "--bind", bind, env={"GWPROXY_ADMIN_TOKEN": "the-first-token-of-all"})
+    try:
+        admin.said("admin:")
+        metrics = requests.get(f"http://{bind}/metrics", headers=token, timeout=20).text
+        up = re.findall(rf'gwproxy_target_up{{state="unhealthy",target="{dead}",upstream="users",worker="\S+"}} 0.0', metrics)
+        assert len(up) == 2
+        assert len(re.findall(r'gwproxy_upstream_circuit_open{upstream="shut",worker="\S+"} 1.0', metrics)) == 2
+        health = requests.get(f"http://{bind}/v1/health", headers=token, timeout=20).json()
+        assert f"{dead} of users is healthy for 0 of 2 workers" in health["reasons"]
+    finally:
+        admin.kill()
 
 
 def publish_changed(bench: Bench, keys: dict[str, object]) -> None:
