@@ -63,7 +63,7 @@ def reapplied(bench: Bench) -> Result:
                 for _ in range(bench.rounds):
                     quiet += in_turns(bench, [gateway], rounds=1, seconds=seconds)[name]
                     before = _revision(port)
-                    with _publishing(bench, gateway, port, files):
+                    with publishing(bench, gateway, port, files):
                         changing += in_turns(bench, [gateway], rounds=1, seconds=seconds)[name]
                     applied += _revision(port) - before
             value = ratio(changing, quiet, p99)
@@ -77,7 +77,7 @@ def reapplied(bench: Bench) -> Result:
 
 
 @contextmanager
-def _publishing(bench: Bench, gateway: Gateway, port: int, files: Sequence[Path]) -> Iterator[None]:
+def publishing(bench: Bench, gateway: Gateway, port: int, files: Sequence[Path]) -> Iterator[None]:
     """Change the configuration every second meanwhile, from the first moment: starting an interpreter would take the load's core."""
     log = gateway.folder / "publisher.log"
     log.unlink(missing_ok=True)
