@@ -296,6 +296,7 @@ class Agent:
             Environment(os.environ, settings.may_reference),
             LastGoodFile(settings.state_dir, settings.prefix),
             pause=pace,
+            tidy=Pace(),  # of its own: it begins as patiently as the making did
             revision_of=self._configurations.note_external if self._configurations is not None else None,
             changed=self._changed,
             in_thread=Disk(),

@@ -13,7 +13,7 @@ import ssl
 from time import monotonic
 from typing import Any, Protocol
 
-from gevent import get_hub, getcurrent
+from gevent import get_hub, getcurrent, sleep
 from gevent.socket import socket as GeventSocket  # noqa: N812 - a class
 
 _NEVER = float("inf")
@@ -49,6 +49,14 @@ class Stream(Protocol):
 def stream_of(sock: Any) -> Stream:
     """Return the stream of a connected socket."""
     return LoopStream(sock) if type(sock) is GeventSocket else SocketStream(sock)
+
+
+def take_turns() -> None:
+    """Let the loop look at its sockets, and run whoever is ready, before the caller goes on. Costs 6 us.
+
+    Not ``gevent.sleep(0)``: that comes back a thousand times before the loop has looked at one.
+    """
+    sleep(1e-9)
 
 
 class LoopStream:

@@ -10,7 +10,7 @@ import gevent
 import pytest
 from gevent import socket as gsocket
 
-from gwproxy.stream import LoopStream, SocketStream, Stream, stream_of
+from gwproxy.stream import LoopStream, SocketStream, Stream, stream_of, take_turns
 
 SOON = 0.05
 LONG = 30.0
@@ -175,3 +175,15 @@ def test_after_its_end_nothing_is_read_of_whoever_has_the_descriptor_next(pair: 
             use()
     gevent.sleep(2 * SOON)  # nothing is thrown into whoever waits next
     assert pair[0].recv(100) == b"somebody else's"
+
+
+def test_what_has_arrived_is_read_when_others_take_turns(pair: tuple[Any, Any]) -> None:
+    """With ``gevent.sleep(0)`` it takes a thousand turns and more."""
+    read: list[bytes] = []
+    reader = gevent.spawn(lambda: read.append(pair[0].recv(10)))
+    take_turns()  # it waits
+    pair[1].send(b"request")
+    for _ in range(3):
+        take_turns()
+    reader.kill()
+    assert read == [b"request"]

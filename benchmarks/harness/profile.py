@@ -1,4 +1,7 @@
-"""Where the time of a worker goes: of Python in the five-plugin job, by py-spy; compiled, with and without plugins, by perf."""
+"""Where the time of a worker goes.
+
+Of Python, with five plugins and while routes are re-applied, by py-spy; compiled, with and without plugins, and at one connection, by perf.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from pathlib import Path
 from harness import tools
 from harness.bench import Bench
 from harness.gateways import Gateway, Gwproxy, document
+from harness.jobs.capacity import MANY
+from harness.jobs.changes import publishing
 from harness.jobs.comparisons import with_five
 from harness.load import run
 from harness.process import Child, Failed
@@ -32,10 +37,13 @@ def profile(bench: Bench, folder: Path) -> Path:
     parts = []
     for name, tree in bench.trees.items():
         if next(tree.glob("*__mypyc.*.so"), None) is None:
-            parts.append(_interpreted(bench, folder, name, tree))
+            parts.append(_five_plugins(bench, folder, name, tree))
+            parts.append(_reapplied(bench, name, tree))
         else:
-            parts.append(_compiled(bench, "bare", partial(_bare, bench, name=name, tree=tree)))
-            parts.append(_compiled(bench, "five-plugin", partial(with_five, bench, name=name, tree=tree)))
+            bare = partial(_bare, bench, name=name, tree=tree)
+            parts.append(_compiled(bench, "bare job", bare))
+            parts.append(_compiled(bench, "bare job at one connection", bare, connections=1))
+            parts.append(_compiled(bench, "five-plugin job", partial(with_five, bench, name=name, tree=tree)))
     table = folder / "profile.md"
     table.write_text("\n".join(parts))
     return table
@@ -45,24 +53,40 @@ def _bare(bench: Bench, stack: ExitStack, name: str, tree: Path) -> Gateway:
     return Gwproxy(bench, stack, tree, document(bench), name=name)
 
 
-def _interpreted(bench: Bench, folder: Path, name: str, tree: Path) -> str:
-    program = tools.py_spy()
-    stacks = bench.place("profile") / "stacks.txt"
+def _five_plugins(bench: Bench, folder: Path, name: str, tree: Path) -> str:
     with ExitStack() as stack:
         gateway = with_five(bench, stack, name, tree)
-        (worker,) = gateway.child.workers()
         run(bench, gateway, bench.seconds)
-        for kind, output in (("flamegraph", folder / "profile.svg"), ("raw", stacks)):
-            seconds = bench.seconds * 2
-            command = [str(program), "record", "-p", str(worker), "-d", str(seconds), "-r", str(RATE), "-f", kind, "-o", str(output)]
-            with Child(command, bench.place("py-spy") / "output.log", bench.load_cores) as spy:
-                run(bench, gateway, seconds + 1)
-                if spy.wait(60) != 0:
-                    raise Failed(f"py-spy: {spy.tail()}")
-    return top(stacks.read_text(), tree)
+        _spy(bench, gateway, "flamegraph", folder / "profile.svg")
+        return top("five-plugin job", _spy(bench, gateway, "raw", gateway.folder / "stacks.txt"), tree)
 
 
-def _compiled(bench: Bench, job: str, serve: Callable[[ExitStack], Gateway]) -> str:
+def _reapplied(bench: Bench, name: str, tree: Path) -> str:
+    """Sample a worker while one of 10,000 routes is changed every second."""
+    with ExitStack() as stack:
+        port = bench.redis(stack)
+        texts = [document(bench, MANY, marks=[f"/mark-{n}"]) for n in (0, 1)]
+        gateway = Gwproxy(bench, stack, tree, texts[0], name=name, redis=port)
+        files = [gateway.write(f"document-{n}.json", text) for n, text in enumerate(texts)]
+        with publishing(bench, gateway, port, files):
+            run(bench, gateway, bench.seconds + 2)  # the first change differs in every line
+            stacks = _spy(bench, gateway, "raw", gateway.folder / "stacks.txt")
+        return top("bare job, one of 10,000 routes changed every second", stacks, tree)
+
+
+def _spy(bench: Bench, gateway: Gateway, kind: str, output: Path) -> str:
+    """Sample a worker under load; return what py-spy has written."""
+    (worker,) = gateway.child.workers()
+    seconds = bench.seconds * 2
+    command = [str(tools.py_spy()), "record", "-p", str(worker), "-d", str(seconds), "-r", str(RATE), "-f", kind, "-o", str(output)]
+    with Child(command, bench.place("py-spy") / "output.log", bench.load_cores) as spy:
+        run(bench, gateway, seconds + 1)
+        if spy.wait(60) != 0:
+            raise Failed(f"py-spy: {spy.tail()}")
+    return output.read_text()
+
+
+def _compiled(bench: Bench, job: str, serve: Callable[[ExitStack], Gateway], connections: int | None = None) -> str:
     """Sample a compiled worker: its functions are C, and the interpreter is one of its libraries."""
     program, place = tools.perf(), bench.place("perf")
     samples = place / "samples"
@@ -86,7 +110,7 @@ def _compiled(bench: Bench, job: str, serve: Callable[[ExitStack], Gateway]) -> 
             str(samples),
         ]
         with Child([*command, "--", "sleep", str(bench.seconds * 2)], place / "output.log", bench.load_cores) as perf:
-            run(bench, gateway, bench.seconds * 2 + 1)
+            run(bench, gateway, bench.seconds * 2 + 1, connections)
             if perf.wait(120) != 0:
                 raise Failed(f"perf: {perf.tail()}")
     asked = [program, "report", "-i", str(samples), "--stdio", "-g", "none", "--no-inline"]
@@ -97,7 +121,7 @@ def _compiled(bench: Bench, job: str, serve: Callable[[ExitStack], Gateway]) -> 
 
 def _c_functions(job: str, whole: str, libraries: str) -> str:
     """Return a report of perf in Markdown: the shares of libraries, and of compiled functions with what they call."""
-    lines = [f"## Compiled, the {job} job, by perf", "", "| In | share |", "| --- | --- |"]
+    lines = [f"## Compiled, the {job}, by perf", "", "| In | share |", "| --- | --- |"]
     for share, library in re.findall(r"^\s+([\d.]+%)\s+(\S+)", libraries, re.MULTILINE)[:8]:
         lines.append(f"| {_library(library)} | {share} |")
     lines += ["", "| With what they call | share |", "| --- | --- |"]
@@ -115,9 +139,10 @@ def _library(name: str) -> str:
     return next((kind for start, kind in kinds.items() if name.startswith(start)), f"`{name.partition('.')[0]}`")
 
 
-def top(stacks: str, tree: Path) -> str:
+def top(job: str, stacks: str, tree: Path) -> str:
     """Return the entries with the most samples, in Markdown: by themselves, and with what they call.
 
+    :param job: what was sampled.
     :param stacks: lines of frames, outermost first, with a number of samples.
     """
     alone: Counter[str] = Counter()
@@ -131,7 +156,7 @@ def top(stacks: str, tree: Path) -> str:
         for name in set(names):
             whole[name] += int(count)
     total = sum(alone.values()) or 1
-    parts = [f"## Python, the five-plugin job, by py-spy\n\n{total} samples of one worker."]
+    parts = [f"## Python, the {job}, by py-spy\n\n{total} samples of one worker."]
     for title, counts in (("By themselves", alone), ("With what they call", whole)):
         lines = [f"| {title} | share |", "| --- | --- |"]
         lines += [f"| `{name}` | {count / total:.1%} |" for name, count in counts.most_common(TOP)]

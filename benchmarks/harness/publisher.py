@@ -9,6 +9,8 @@ from pathlib import Path
 
 import redis
 
+READY = "publishing"
+
 
 def publish(store: redis.Redis, document: bytes) -> None:
     """Make a configuration live, as any client may: ``SET``, then the hint that it changed."""
@@ -20,6 +22,7 @@ def main() -> None:
     port, interval, *files = sys.argv[1:]
     store = redis.Redis(port=int(port))
     documents = [Path(file).read_bytes() for file in files]
+    print(READY, flush=True)
     for document in itertools.cycle(documents):
         began = time.monotonic()
         publish(store, document)

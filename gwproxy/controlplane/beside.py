@@ -48,7 +48,8 @@ class Beside:
     """Keeps at most one candidate beside what a gateway serves.
 
     :param deployments: loads the candidate's deployment, if it is one.
-    :param pause: called while what was let go of is freed.
+    :param pause: called between any two routes while it is built, so that requests are served.
+    :param tidy: likewise, while what was let go of is freed.
     :param changed: called after what is to be reported has changed.
     :param outdated: asked while a candidate is built: whether there is something else to do first. What is live comes before what may be.
     """
@@ -59,6 +60,7 @@ class Beside:
         maker: Maker,
         deployments: Deployments,
         pause: Callable[[], None],
+        tidy: Callable[[], None],
         changed: Callable[[], None],
         collector: Collector | None,
         outdated: Callable[[], bool] = lambda: False,
@@ -67,6 +69,7 @@ class Beside:
         self._maker = maker
         self._deployments = deployments
         self._pause = pause
+        self._tidy = tidy
         self._changed = changed
         self._collector = collector
         self._outdated = outdated
@@ -125,7 +128,7 @@ class Beside:
         held.made = held.deployed = None
         self.keep()
         if leftovers is not None:
-            leftovers.free(self._pause)
+            leftovers.free(self._tidy)
         self._changed()
 
     def keep(self) -> None:
@@ -152,7 +155,7 @@ class Beside:
     def _upstreams(self) -> Iterator[LiveUpstream]:
         for snapshot in (self._gateway.snapshot, self._gateway.beside):
             if snapshot is not None:
-                yield from snapshot.upstreams()
+                yield from snapshot.upstreams
 
     def _build(self, candidate: Candidate) -> None:
         held = self.held = Held(candidate)

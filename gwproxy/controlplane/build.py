@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from gwproxy.controlplane.collection import uncollected
 from gwproxy.controlplane.parse import Parsed
+from gwproxy.controlplane.text import SELDOM
 from gwproxy.dataplane.measures import FINISH
 from gwproxy.dataplane.mirror import LiveMirror
 from gwproxy.dataplane.router import Router
@@ -82,21 +83,23 @@ class Builder:
         routes: list[CompiledRoute] = []
         built: dict[int, tuple[Route, CompiledRoute]] = {}
         secrets = set(self._secrets_of(document.plugins, parsed, -1))
+        used: dict[LiveUpstream, None] = {}
+        find = partial(self._upstream, document)
         for index, route in enumerate(document.routes):
-            self._pause()
-            find = partial(self._upstream, document)
-            upstream = find(route.upstream)
             kept = reusable.get(id(route))
-            if kept is not None and kept[0] is route and kept[1].upstream is upstream and _is_current(kept[1], find):
-                compiled = kept[1]
-            else:
-                compiled = self._compile(route, index, parsed, inherited, upstream)
-                if route.split is not None or route.canary is not None or route.mirror is not None:
-                    compiled = self._with_others(compiled, find)
+            if kept is None or kept[0] is not route or not _is_current(kept[1], find):
+                self._pause()
+                kept = route, self._compile(route, index, parsed, inherited, find)
+            elif not index & SELDOM:
+                self._pause()
+            compiled = kept[1]
             routes.append(compiled)
-            built[id(route)] = route, compiled
+            built[id(route)] = kept
             if compiled.secrets:
                 secrets |= compiled.secrets
+            used[compiled.upstream] = None
+            if compiled.traffic is not None or compiled.mirror is not None:
+                used.update(dict.fromkeys(compiled.upstreams()))
         router = self._router(routes)
         self._reusable = built
         return Snapshot(
@@ -108,24 +111,31 @@ class Builder:
             consumers=Consumers(document.consumers),
             unmatched=_chain(global_steps),
             secrets=tuple(sorted(secrets, key=len, reverse=True)),
+            upstreams=tuple(used),
         )
 
-    def _compile(self, route: Route, index: int, parsed: Parsed, inherited: _Inherited, upstream: LiveUpstream) -> CompiledRoute:
+    def _compile(
+        self, route: Route, index: int, parsed: Parsed, inherited: _Inherited, find: Callable[[str], LiveUpstream]
+    ) -> CompiledRoute:
         """Compile one route: its own entries, after the global ones that it does not replace."""
         own, missing = self._entries(route.plugins, parsed, index=index, route=route.id)
         replaced = {ref.name for ref in route.plugins}
         entries = [entry for entry in inherited.entries if entry[0] not in replaced]
         missing += [(name, reason) for name, reason in inherited.missing if name not in replaced]
         why = "; ".join(f"plugin {name}: {reason}" for name, reason in missing) or None
-        return CompiledRoute(route, _chain([*entries, *own]), upstream, why, self._secrets_of(route.plugins, parsed, index))
+        secrets = self._secrets_of(route.plugins, parsed, index)
+        compiled = CompiledRoute(route, _chain([*entries, *own]), find(route.upstream), why, secrets)
+        others = route.split is not None or route.canary is not None or route.mirror is not None
+        return self._with_others(compiled, find) if others else compiled
 
     def _router(self, routes: Sequence[CompiledRoute]) -> Router[CompiledRoute]:
         building = Router.building([(compiled.route, compiled) for compiled in routes], self._router_before)
-        for router in building:
+        for number, router in enumerate(building):
             if router is not None:
                 self._router_before = router
                 return router
-            self._pause()
+            if not number & SELDOM:
+                self._pause()
         raise AssertionError("the router's building ends with the router")
 
     def _secrets_of(self, refs: Sequence[PluginRef], parsed: Parsed, index: int) -> frozenset[str]:
@@ -196,10 +206,10 @@ class Builder:
 
 
 def _is_current(compiled: CompiledRoute, find: Callable[[str], LiveUpstream]) -> bool:
-    """Whether a route can serve again as it was compiled, its own upstream being the same."""
-    if compiled.traffic is None and compiled.mirror is None:
-        return compiled.unavailable is None
-    return compiled.unavailable is None and all(find(live.name) is live for live in compiled.upstreams())
+    """Whether a route can serve again as it was compiled."""
+    if compiled.unavailable is not None or find(compiled.route.upstream) is not compiled.upstream:
+        return False
+    return (compiled.traffic is None and compiled.mirror is None) or all(find(live.name) is live for live in compiled.upstreams())
 
 
 def _chain(entries: Sequence[Compiled]) -> Chain:

@@ -11,9 +11,10 @@ import gevent
 SHORTEST, LONGEST = 0.001, 0.015
 #: Seconds after which a pause ends although requests are waiting; those whose turn it is come first.
 PATIENCE = 0.002
-#: Seconds of work for each second that the pause before took, and how much more for each second since the work began: a worker
-#: that is never idle gives a third of its time at first, two thirds after a second: a change has to be live in two.
-SHARE, IMPATIENCE = 0.5, 1.5
+#: Seconds of work for each second that the pause before took: a worker that is never idle gives a third of its time.
+SHARE = 0.5
+#: Seconds after which it gives more, and how much more for each second from then on: a change has to be live in two.
+HURRY, IMPATIENCE = 0.7, 4.0
 #: Seconds without a call after which the next one begins another work.
 BREAK = 0.2
 
@@ -52,5 +53,5 @@ class Pace:
             self._began = now
         self._let_others()
         resumed = self._clock()
-        share = SHARE + IMPATIENCE * (resumed - self._began)
+        share = SHARE + IMPATIENCE * max(0.0, resumed - self._began - HURRY)
         self._until = resumed + min(max(SHORTEST, share * (resumed - now)), LONGEST)

@@ -19,7 +19,7 @@ from gwproxy.controlplane.masking import MASK, mask, shown
 from gwproxy.controlplane.naming import Numbering, slug_of, written_id
 from gwproxy.controlplane.report import Report, did_you_mean
 from gwproxy.controlplane.restoring import restore
-from gwproxy.controlplane.text import nothing, read, to_json
+from gwproxy.controlplane.text import SELDOM, nothing, read, to_json
 from gwproxy.controlplane.validation import validate
 from gwproxy.errors import ConfigurationRefused
 from gwproxy.model import Consumer, Document, PluginRef, Problem, Route, Upstream
@@ -123,10 +123,11 @@ def _reusable(previous: Parsed, plugins: PluginSource, pause: Callable[[], objec
         return previous._built
     others = {name for name in {*before.names, *plugins.names} if before.find(name) is not plugins.find(name)}
     kept: dict[Same, Built] = {}
-    for same, built in previous._built.items():
+    for number, (same, built) in enumerate(previous._built.items()):
         if not any(ref.name in others for ref in built.route.plugins):
             kept[same] = built
-        pause()
+        if not number & SELDOM:
+            pause()
     return kept
 
 
@@ -252,13 +253,15 @@ class _Parser:
     def routes(self, tree: list[Any], checker: EntryChecker) -> dict[int, Route]:
         parts: list[Part | Built] = []
         for index, value in enumerate(tree):
-            self.pause()
+            if not index & SELDOM or not isinstance(value, Built):
+                self.pause()
             parts.append(value if isinstance(value, Built) else self.part(value, "routes", index))
         ids = self.fill_ids(parts)
         made: dict[int, Route] = {}
         keys: dict[int, Hashable] = {}
         for index, part in enumerate(parts):
-            self.pause()
+            if not index & SELDOM or isinstance(part, Part):
+                self.pause()
             built = self.route(part, index, checker) if isinstance(part, Part) else self.again(part, index)
             if built is not None:
                 made[index], keys[index] = built.route, built.key
@@ -274,12 +277,14 @@ class _Parser:
         """
         ids: dict[int, str] = {}
         for index, part in enumerate(parts):
-            self.pause()
+            if not index & SELDOM:
+                self.pause()
             if (written := _written_id(part)) is not None:
                 ids[index] = written
         numbering = Numbering(ids.values())
         for index, part in enumerate(parts):
-            self.pause()
+            if not index & SELDOM:
+                self.pause()
             slug = part.slug if isinstance(part, Built) else slug_of(part.value)
             if slug is None:
                 continue

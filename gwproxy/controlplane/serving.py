@@ -30,6 +30,7 @@ class Serving:
     :param last_deployed: keeps deployments as ``last_good`` does configurations; None: they are not kept.
     :param outdated: whether there is something to do that comes before a candidate.
     :param pause: called between any two routes while a snapshot is built, so that requests are served.
+    :param tidy: likewise, while what was served before is freed.
     :param changed: called after the standing changed.
     :param in_thread: calls a function where it may wait for a disk.
     :param collector: None leaves the garbage collector alone.
@@ -49,13 +50,14 @@ class Serving:
         *,
         outdated: Callable[[], bool],
         pause: Callable[[], None],
+        tidy: Callable[[], None],
         changed: Callable[[], None],
         in_thread: Callable[..., Any],
         collector: Collector | None,
     ) -> None:
         self._gateway = gateway
         self._upstreams = upstreams
-        self._pause = pause
+        self._tidy = tidy
         self._in_thread = in_thread
         self._collector = collector
         self.changed = changed
@@ -63,7 +65,7 @@ class Serving:
         self.last_good = last_good
         self.last_deployed = last_deployed
         self.maker = Maker(deployments.nothing, upstreams, environment, pause)
-        self.beside = Beside(gateway, self.maker, deployments, pause, changed, collector, outdated)
+        self.beside = Beside(gateway, self.maker, deployments, pause, tidy, changed, collector, outdated)
         self.standing = Standing()
         self.data = b""
 
@@ -112,9 +114,10 @@ class Serving:
         log.info("configuration_applied revision=%d digest=%s deployment=%s routes=%d ms=%.1f", *told)
         self.report("refused" if error else "ready", error)
         announce(made.deployed.registry, self._gateway.tally, "configuration_applied", revision=revision, digest=digest)
+        self._tidy()
         self._save(data, revision, made.deployed if made.deployed.data != before.data else None)
         if leftovers is not None:
-            leftovers.free(self._pause)
+            leftovers.free(self._tidy)
 
     def have(self, deployed: Deployed) -> None:
         """Have other plugins for the first configuration that is served."""

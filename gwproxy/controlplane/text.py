@@ -20,6 +20,11 @@ _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _WHAT_TO_WRITE = "an array of routes, or an object with 'routes' ('[]' for none)"
 
 
+#: Where a step takes a microsecond or two, there is a pause after one of 16, that is if ``not number & SELDOM``: looking at the
+#: clock costs a tenth of that.
+SELDOM = 0x0F
+
+
 def nothing() -> None:
     """Do nothing: the ``pause`` of callers that need not share their time."""
 

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, MutableSet
 from itertools import count
 from typing import Any
 
@@ -34,6 +34,7 @@ class EntryBreaker:
         "_clock",
         "_described",
         "_failures",
+        "_off",
         "_phase",
         "_tally",
         "_ticket",
@@ -44,14 +45,24 @@ class EntryBreaker:
     )
 
     def __init__(
-        self, of: tuple[str, str, Entry], described: PluginBreaker, tally: Tally, clock: Callable[[], float] = time.monotonic
+        self,
+        of: tuple[str, str, Entry],
+        described: PluginBreaker,
+        tally: Tally,
+        clock: Callable[[], float] = time.monotonic,
+        off: MutableSet[EntryBreaker] | None = None,
     ) -> None:
-        """:param of: name and version of the plugin, and which entry of it."""
+        """Leave it on.
+
+        :param of: name and version of the plugin, and which entry of it.
+        :param off: holds it while it is off; None: nobody keeps a list.
+        """
         self.of = of
         self.off_until = 0.0
         self._described = described
         self._tally = tally
         self._clock = clock
+        self._off: MutableSet[EntryBreaker] = off if off is not None else set()
         self._failures: deque[float] = deque(maxlen=described.failures)
         self._phase = self._why = ""
         self._ticket = 0
@@ -131,6 +142,7 @@ class EntryBreaker:
 
     def _settle(self, off_until: float) -> None:
         self.off_until = off_until
+        self._off.add(self) if off_until else self._off.discard(self)
         self._failures.clear()
         self._ticket = 0
         self._trying_until = 0.0

@@ -126,6 +126,7 @@ class Measures:
         self._rows: dict[Key, StepMeasure] = {}
         self._plugins: dict[tuple[str, str], weakref.ref[Plugin]] = {}
         self._breakers: weakref.WeakValueDictionary[tuple[Of, PluginBreaker], EntryBreaker] = weakref.WeakValueDictionary()
+        self._off: weakref.WeakSet[EntryBreaker] = weakref.WeakSet()  # a beat of the heart does not look at all of 10,000
         self.shortest = 5.0
         self.held: dict[tuple[str, str], Held] = {}
 
@@ -147,7 +148,7 @@ class Measures:
         of = (plugin.name, str(plugin.version), entry)
         breaker = self._breakers.get((of, described))
         if breaker is None:
-            breaker = self._breakers[of, described] = EntryBreaker(of, described, self._tally)
+            breaker = self._breakers[of, described] = EntryBreaker(of, described, self._tally, off=self._off)
         return breaker
 
     def allow(self, budget: float) -> float:
@@ -167,7 +168,7 @@ class Measures:
 
     def off(self) -> list[EntryBreaker]:
         """Return the breakers of the entries that are switched off."""
-        return [breaker for breaker in list(self._breakers.values()) if breaker.off_until]
+        return list(self._off)
 
     def _forget_oldest(self) -> None:
         gone = {of for of, reference in self._plugins.items() if reference() is None}

@@ -73,6 +73,7 @@ class Snapshot:
     :ivar digest: SHA-256 of the configuration's bytes, in hex.
     :ivar unmatched: the global plugins' chain, for requests that match no route.
     :ivar secrets: of all plugins' configurations, the longest first: no log may hold them.
+    :ivar upstreams: every one that a route refers to, once.
     """
 
     revision: int
@@ -83,7 +84,4 @@ class Snapshot:
     consumers: Consumers
     unmatched: Chain
     secrets: tuple[str, ...] = field(default=(), repr=False)
-
-    def upstreams(self) -> Iterator[LiveUpstream]:
-        """Every upstream that a route refers to, with repetitions."""
-        return (live for compiled in self.routes for live in compiled.upstreams())
+    upstreams: tuple[LiveUpstream, ...] = field(default=(), repr=False)

@@ -17,6 +17,7 @@ from gwproxy.dataplane.upstream_response import RawResponse
 from gwproxy.dataplane.websocket import GOING_AWAY, Frames, close_frame
 from gwproxy.http.bodies import ResponseBody
 from gwproxy.http.headers import Headers, check_field
+from gwproxy.stream import take_turns
 
 ENDING = 1.0  # seconds the other side gets to end, too, once one has
 PARTING = 2.0  # seconds both sides get to say goodbye when the gateway ends it
@@ -91,7 +92,7 @@ class Way:
                 self._pass_on(first)
             del first  # like every piece: an idle tunnel keeps none
             while self._pass_on(self._source.recv(_READ)):
-                gevent.sleep(0)  # two that are always ready must not keep all others waiting
+                take_turns()  # two that are always ready must not keep all others waiting
             self.ended = True
             GeventSocket.shutdown(self._sink, socket.SHUT_WR)  # of the base class: TLS would stop reading, too
         except OSError:

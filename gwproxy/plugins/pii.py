@@ -20,6 +20,7 @@ from gwproxy.plugins.redaction import MASK, plain
 MOST_FIELDS = 100  # different fields in one entry
 MOST_VALUES = 20_000  # looked at in one body
 BREATH = 32  # values between two chances for other requests to run
+TURN = 1e-9  # seconds: enough for that; in greenlets 0 comes back before a single socket was looked at
 PIECE = 1 << 10  # characters of a long value looked at in one go
 OVERLAP = 128
 LONGEST_NAME = 128
@@ -242,7 +243,7 @@ class Scanner:
                 for value, masked in detector.find(piece):
                     yield detector.kind, value, masked
             if len(text) > PIECE:
-                time.sleep(0)
+                time.sleep(TURN)
 
     def pairs(self, findings: Findings, where: str, pairs: Iterable[tuple[str, str]]) -> None:
         """Note what is personal in the parameters of a query or a form."""
@@ -259,7 +260,7 @@ class Scanner:
                 return
             self.value(findings, where, path, leaf, kind)
             if count % BREATH == 0:
-                time.sleep(0)
+                time.sleep(TURN)
 
 
 def _short(name: str) -> str:

@@ -17,7 +17,7 @@ from gevent.socket import socket as GeventSocket  # noqa: N812 - a class
 
 from gwproxy.errors import ClientGone, HttpError, RequestTimeout
 from gwproxy.settings import Settings
-from gwproxy.stream import stream_of
+from gwproxy.stream import stream_of, take_turns
 from gwproxy.tally import Tally
 from gwproxy.worker import proxy_protocol
 from gwproxy.worker.body import Body
@@ -97,7 +97,7 @@ class Connection:
             if self._open():
                 while self._serve_one():
                     if self._reader.held:
-                        gevent.sleep(0)  # a client that pipelines must not keep all others waiting
+                        take_turns()  # a client that pipelines must not keep all others waiting
         except (OSError, ClientGone) as error:
             logger.debug("connection_lost client=%s reason=%s", self._peer[0], type(error).__name__)
         except Exception:
@@ -315,4 +315,4 @@ class Connection:
             if not data:
                 return
             room -= len(data)
-            gevent.sleep(0)
+            take_turns()

@@ -73,16 +73,26 @@ class Loop:
     ("rounds", "takes"),
     [
         (0.0, 0.5),  # nobody is waiting
-        (0.001, 1.1),  # a slice of a millisecond after each round
-        (0.005, 1.0),  # a third at first, then more
-        (0.050, 2.8),  # the longest slices
+        (0.001, 1.0),  # a slice of a millisecond after each round
+        (0.005, 1.2),  # a third at first, then more
+        (0.050, 2.2),  # the longest slices
     ],
 )
 def test_half_a_second_of_work_is_done_in_time(rounds: float, takes: float) -> None:
     loop = Loop(rounds)
     took = loop.work(0.5)
     assert took == pytest.approx(takes, rel=0.25)
-    assert max(loop.slices[1:]) <= max(SHORTEST, min(LONGEST, rounds * 2)) + 0.0002
+    assert max(loop.slices[1:]) <= max(SHORTEST, min(LONGEST, rounds * 2.5)) + 0.0002
+
+
+def test_a_second_of_work_is_done_in_two_though_requests_are_always_waiting() -> None:
+    assert Loop(0.004).work(1.0) < 2.0
+
+
+def test_short_work_leaves_two_thirds_to_requests_to_its_end() -> None:
+    loop = Loop(0.004)
+    assert loop.work(0.2) == pytest.approx(0.6, rel=0.1)
+    assert max(loop.slices[1:]) <= 0.5 * loop.rounds + 0.0002
 
 
 def test_another_work_begins_patiently() -> None:

@@ -267,8 +267,8 @@ def test_upstreams_of_a_split_live_as_long_as_a_route_refers_to_them(gate: Gate,
     gate.serve(document(1))
     snapshot = gate.app.gateway.snapshot
     assert snapshot is not None
-    assert {live.name for live in snapshot.upstreams()} == {"old", "new"}
-    gate.app.upstreams.keep(snapshot.upstreams())
+    assert {live.name for live in snapshot.upstreams} == {"old", "new"}
+    gate.app.upstreams.keep(snapshot.upstreams)
     assert {live.name for live in gate.app.upstreams} == {"old", "new"}
     before = snapshot.routes[0]
     gate.serve(document(1))
@@ -276,4 +276,4 @@ def test_upstreams_of_a_split_live_as_long_as_a_route_refers_to_them(gate: Gate,
     assert list(gate.app.gateway.snapshot.routes[0].upstreams()) == list(before.upstreams())
     gate.serve(document(2))
     assert gate.app.gateway.snapshot is not None
-    assert not {id(live) for live in gate.app.gateway.snapshot.upstreams()} & {id(live) for live in before.upstreams()}
+    assert not {id(live) for live in gate.app.gateway.snapshot.upstreams} & {id(live) for live in before.upstreams()}

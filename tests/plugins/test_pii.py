@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import time
 
+import gevent
 import orjson
 import pytest
+from gevent import socket as cooperative
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -201,3 +204,19 @@ def test_no_value_survives_in_what_is_returned(before, value, after):
     SCANNER.json(findings, "request", {"a": f"{before} {value} {after}", "email": value})
     assert value not in repr(findings.fields(SCANNER.clean))
     assert value not in SCANNER.clean(f"{before} {value} {after}")
+
+
+@pytest.mark.parametrize("value", ["x " * 100_000, ["x"] * 10_000], ids=["one-long-value", "many-values"])
+def test_what_has_arrived_is_read_at_once_while_a_large_body_is_scanned(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+    monkeypatch.setattr(time, "sleep", lambda seconds: (turns.append(seconds), gevent.sleep(seconds)))  # as in a worker
+    ours, theirs = socket.socketpair()
+    taken: list[int] = []
+    reader = gevent.spawn(lambda: (cooperative.socket(fileno=ours.detach()).recv(10), taken.append(len(turns))))
+    gevent.sleep(1e-9)  # it waits
+    theirs.send(b"request")
+    in_json({"field": value})
+    reader.kill()
+    theirs.close()
+    assert len(turns) > 100
+    assert max(taken, default=len(turns)) <= 3

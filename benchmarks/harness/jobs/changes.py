@@ -6,20 +6,21 @@ import itertools
 import statistics
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import redis
 
 from harness.bench import Bench
-from harness.gateways import Gwproxy, document
+from harness.gateways import Gateway, Gwproxy, document
 from harness.jobs.capacity import MANY
 from harness.jobs.comparisons import labelled
 from harness.jobs.starting import answers
 from harness.load import cost, in_turns, median, p99, rate, ratio, run
 from harness.prober import PAUSE, Prober
-from harness.process import Child, Failed
-from harness.publisher import publish
+from harness.process import Child, Failed, until
+from harness.publisher import READY, publish
 from harness.report import Result, Row
 
 PUBLISHER = Path(__file__).parent.parent / "publisher.py"
@@ -62,8 +63,7 @@ def reapplied(bench: Bench) -> Result:
                 for _ in range(bench.rounds):
                     quiet += in_turns(bench, [gateway], rounds=1, seconds=seconds)[name]
                     before = _revision(port)
-                    command = [sys.executable, str(PUBLISHER), str(port), "1", *map(str, files)]
-                    with Child(command, gateway.folder / "publisher.log", bench.load_cores):
+                    with publishing(bench, gateway, port, files):
                         changing += in_turns(bench, [gateway], rounds=1, seconds=seconds)[name]
                     applied += _revision(port) - before
             value = ratio(changing, quiet, p99)
@@ -74,6 +74,16 @@ def reapplied(bench: Bench) -> Result:
             result.rows.append(Row(f"{what}, {kind}", shown, value if kept_up else None, most, lower=True))
             result.runs |= {f"{name}, no changes ({kind})": quiet, f"{name}, {kind}": changing}
     return result
+
+
+@contextmanager
+def publishing(bench: Bench, gateway: Gateway, port: int, files: Sequence[Path]) -> Iterator[None]:
+    """Change the configuration every second meanwhile, from the first moment: starting an interpreter would take the load's core."""
+    log = gateway.folder / "publisher.log"
+    log.unlink(missing_ok=True)
+    with Child([sys.executable, str(PUBLISHER), str(port), "1", *map(str, files)], log, bench.load_cores):
+        until(lambda: READY in log.read_text(), "the publisher to start")
+        yield
 
 
 def _revision(port: int) -> int:
