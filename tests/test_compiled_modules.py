@@ -26,6 +26,15 @@ def test_no_bound_of_a_slice_does_anything(module: str) -> None:
     assert acting == []
 
 
+@pytest.mark.parametrize("module", COMPILED)
+def test_no_class_is_to_be_referred_to_weakly(module: str) -> None:
+    """mypyc (2.4) passes over ``__weakref__`` in ``__slots__``, and ``weakref_slot``: the first weak reference is a ``TypeError``."""
+    tree = ast.parse((ROOT / "gwproxy" / f"{module}.py").read_text())
+    slots = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and node.value == "__weakref__"]
+    asked = [node for node in ast.walk(tree) if isinstance(node, ast.keyword) and node.arg == "weakref_slot"]
+    assert slots + asked == []
+
+
 def _acts(node: ast.AST) -> bool:
     if isinstance(node, ast.Call):
         return not (isinstance(node.func, ast.Name) and node.func.id in HARMLESS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from gwproxy.controlplane.text import MAX_BYTES
 from gwproxy.dataplane.wire import MAX_FIELDS, MAX_HEAD
 from gwproxy.model import Concurrency, PluginBreaker, PluginRef, Route, Timeouts, Upstream
 from gwproxy.settings import Settings
-from gwproxy.store.log_buffer import LogBuffer
+from gwproxy.store.log_buffer import MOST_BYTES, MOST_ENTRIES
 from gwproxy.store.shared import REQUEST_TIMEOUT
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +30,6 @@ def gunicorn_settings() -> dict[str, Any]:
 
 GUNICORN = gunicorn_settings()
 SETTINGS = Settings()
-LOGS = {name: parameter.default for name, parameter in inspect.signature(LogBuffer).parameters.items()}
 
 
 def size(count: int) -> str:
@@ -66,7 +64,7 @@ DEFAULTS = {
     "hooks of an entry that run over their budget": f"{_BREAKER.failures} in {_BREAKER.window:g} s, in a worker",
     "configuration": f"{size(MAX_BYTES)}, {MAX_ROUTES:,} routes",
     "a call to Redis on the request path": f"{REQUEST_TIMEOUT * 1000:g} ms",
-    "waiting log entries": f"{LOGS['most_entries']:,} or {size(LOGS['most_bytes'])} a worker",
+    "waiting log entries": f"{MOST_ENTRIES:,} or {size(MOST_BYTES)} a worker",
 }
 
 

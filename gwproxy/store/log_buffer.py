@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 0.1  # seconds an entry waits at most, with the store at hand
 EAGER = 200  # entries that are written without waiting for the interval
+MOST_ENTRIES = 10_000  # that wait, unless told otherwise
+MOST_BYTES = 16 << 20  # likewise
 BATCH_ENTRIES = 500
 BATCH_BYTES = 256 * 1024  # a batch must pass within the client's timeout
 LONGEST_PAUSE = 5.0  # seconds between tries while the store is away
@@ -46,7 +48,7 @@ class LogBuffer:
     :param most_bytes: likewise.
     """
 
-    def __init__(self, client: redis.Redis, prefix: str = "gw:", *, most_entries: int = 10_000, most_bytes: int = 16 << 20) -> None:
+    def __init__(self, client: redis.Redis, prefix: str = "gw:", *, most_entries: int = MOST_ENTRIES, most_bytes: int = MOST_BYTES) -> None:
         self._client = client
         self._prefix = prefix
         self._most_entries = most_entries
