@@ -14,13 +14,13 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, PlatformError
 
 #: What a request passes, but for classes that are made from those of libraries (requests, pydantic, pluggy's hooks), for those that
-#: are referred to weakly (gwproxy.dataplane.target), which mypyc's classes cannot be, and for gwproxy.dataplane.frames.
+#: are referred to weakly, which mypyc's classes cannot be, and for gwproxy.dataplane.frames.
 COMPILED = """
     app context messages stream
     http/bodies http/forwarding http/headers http/hosts http/paths
     dataplane/answered dataplane/chain dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway
     dataplane/histogram dataplane/ingress dataplane/measures dataplane/pool dataplane/precedence dataplane/router
-    dataplane/step dataplane/upstream_request dataplane/upstream_response dataplane/upstreams dataplane/wire
+    dataplane/step dataplane/target dataplane/upstream_request dataplane/upstream_response dataplane/upstreams dataplane/wire
     store/commands store/counters store/log_buffer store/pipeline store/roundtrips
     worker/connection worker/environ worker/quick worker/reader worker/response
 """

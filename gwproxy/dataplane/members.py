@@ -15,6 +15,12 @@ from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Target, Upstream
 
 
+class _Target(LiveTarget):
+    """One that can be referred to weakly: compiled classes cannot."""
+
+    __slots__ = ("__weakref__",)
+
+
 class KnownTargets:
     """The targets of a worker, so that one that stands in the next configuration too is the same, or begins in its state.
 
@@ -23,8 +29,8 @@ class KnownTargets:
 
     def __init__(self) -> None:
         self.changes = Changes()
-        self._alike: WeakValueDictionary[object, LiveTarget] = WeakValueDictionary()
-        self._latest: WeakValueDictionary[object, LiveTarget] = WeakValueDictionary()
+        self._alike: WeakValueDictionary[object, _Target] = WeakValueDictionary()
+        self._latest: WeakValueDictionary[object, _Target] = WeakValueDictionary()
 
     def get(self, upstream: str, described: Upstream, url: str, name: str | None = None) -> tuple[LiveTarget, bool]:
         """Return the target of an upstream at ``url``, and whether nothing was known of it.
@@ -38,7 +44,7 @@ class KnownTargets:
         if known is not None:
             return known, False
         before = self._latest.get(place)
-        made = LiveTarget(url, self.changes, name=name)
+        made = _Target(url, self.changes, name=name)
         if before is not None:
             made.resembles(before)
         self._alike[judged] = self._latest[place] = made
