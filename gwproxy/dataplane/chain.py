@@ -23,6 +23,8 @@ from gwproxy.dataplane import frames
 from gwproxy.dataplane.entry_breaker import EntryBreaker
 from gwproxy.dataplane.measures import FINISH, StepMeasure
 from gwproxy.dataplane.step import Step, Steps
+from gwproxy.dataplane.waits import timed as as_timed
+from gwproxy.dataplane.waits import untimed
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, RequestTimeout, ServiceUnavailable, StoreUnavailable
 from gwproxy.messages import Response
 from gwproxy.plugin import PluginConfig
@@ -134,9 +136,12 @@ def finish(ctx: Context, outcome: Outcome) -> None:
     """Call what plugins registered with ``ctx.on_finish``, each guarded by itself and within the budget of its entry."""
     if ctx._greenlet is not (greenlet := getcurrent()):  # a server may close a response elsewhere than it has asked for it
         ctx._greenlet, ctx._timed = greenlet, None
+    elif ctx._timed is not None:
+        as_timed(greenlet)
     for number, function in enumerate(ctx.finishers):
         step = ctx._finisher_steps[number] if number < len(ctx._finisher_steps) else None
         _finish(step if isinstance(step, Step) else _NOBODY, ctx, function, outcome)
+    untimed(ctx._timed)
 
 
 def thrown(error: BaseException) -> bool:

@@ -24,8 +24,8 @@ class Headers:
     """The header fields of one message, in order, with repetitions and as they were spelled.
 
     Names are compared without case. Values are ``str`` holding latin-1 characters, one a byte, so that any byte
-    survives. Reading one field costs one dict lookup (the first time a pass over all); writing one that is there already
-    costs a pass over all. Every field in it can stand in a message: what cannot is refused when it is put in.
+    survives. Reading one field costs one dict lookup (the first time a pass over all), reading all its values a pass; writing
+    one that is there already costs a pass over all. Every field in it can stand in a message: what cannot is refused when it is put in.
 
     >>> headers = Headers([("X-A", "1"), ("x-a", "2")])
     >>> headers["X-a"], headers.getlist("X-A")
@@ -81,14 +81,7 @@ class Headers:
 
     def getlist(self, name: str) -> list[str]:
         """Return all values of ``name`` in order; empty if there is none."""
-        return self.values_of(name.lower())
-
-    def values_of(self, key: str) -> list[str]:
-        """Return all values of the field whose name is ``key`` in lower case, in order; empty if there is none.
-
-        Costs what :meth:`first` does.
-        """
-        first = self._first
+        key, first = name.lower(), self._first
         if first is not None and key not in first:
             return []
         items: list[tuple[Any, ...]] = self._items

@@ -13,7 +13,7 @@ from gwproxy import Context, Headers
 ANY = "*"
 _ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 _EXPOSE = "Access-Control-Expose-Headers"
-_ASKED_METHOD, _ASKED_HEADERS = "access-control-request-method", "access-control-request-headers"
+_ASKED_METHOD = "Access-Control-Request-Method"
 _BELOW = r"(?:[a-z0-9_\-]+\.)+"
 # One visible word: a second origin, joined or repeated, is no origin (C09).
 _ONE_WORD = re.compile(r"[\x21-\x2b\x2d-\x7e]+")
@@ -73,7 +73,7 @@ class Grants:
         origin = _origin(headers)
         if origin == "":
             ctx.abort(400, {"error": "Bad Request"})
-        if request.method != "OPTIONS" or origin is None or headers.first(_ASKED_METHOD) is None:
+        if request.method != "OPTIONS" or origin is None or _ASKED_METHOD not in headers:
             self._note(ctx, origin)
             return
         granted = self._granted(origin) if self._may_be_sent(headers) else None
@@ -96,7 +96,7 @@ class Grants:
         for key, _, _, _ in leaving.among(_REPLACED):
             if key == "vary":
                 varies = True
-            elif ours.first(key) is None:  # those of ours replace the upstream's by themselves
+            elif key not in ours:  # those of ours replace the upstream's by themselves
                 leaving.remove(key)
         if self._every:
             return
@@ -104,7 +104,7 @@ class Grants:
             _vary_by_origin(leaving)
         else:
             leaving.append(_VARY)
-        if ours.first("vary") is not None:  # it would replace what was merged
+        if ours.getlist("Vary"):  # it would replace what was merged
             _vary_by_origin(ours)
 
     def _note(self, ctx: Context, origin: str | None) -> None:
@@ -113,7 +113,7 @@ class Grants:
         if granted is None:
             ctx.state["cors"] = None
         else:
-            ctx.state["cors"] = granted.first("access-control-allow-origin")
+            ctx.state["cors"] = granted[_ALLOW_ORIGIN]
             ctx.response_headers.update(granted)
 
     def _granted(self, origin: str | None) -> Headers | None:
@@ -138,25 +138,25 @@ class Grants:
 
     def _may_be_sent(self, headers: Headers) -> bool:
         """Whether method and headers that a preflight asks for are all granted."""
-        if ANY not in self._methods and headers.first(_ASKED_METHOD) not in self._methods:
+        if ANY not in self._methods and headers[_ASKED_METHOD] not in self._methods:
             return False
         if ANY in self._headers:
             return True
-        asked = ",".join(headers.values_of(_ASKED_HEADERS))
+        asked = ",".join(headers.getlist("Access-Control-Request-Headers"))
         names = [part.strip().lower() for part in asked.split(",")]
         return self._headers.issuperset([name for name in names if name])
 
 
 def _origin(headers: Headers) -> str | None:
     """Return who asks; None if the request does not say, empty if what it says is no single origin."""
-    origins = headers.values_of("origin")
+    origins = headers.getlist("Origin")
     if not origins:
         return None
     return origins[0] if len(origins) == 1 and _ONE_WORD.fullmatch(origins[0]) else ""
 
 
 def _vary_by_origin(headers: Headers) -> None:
-    names = ", ".join(headers.values_of("vary"))
+    names = ", ".join(headers.getlist("Vary"))
     if not names:
         headers["Vary"] = "Origin"
     elif not {"*", "origin"} & {name.strip().lower() for name in names.split(",")}:

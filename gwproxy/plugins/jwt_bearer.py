@@ -32,7 +32,7 @@ class Bearer:
 
     def find(self, ctx: Context) -> str | None:
         """Return the credential; None or empty if there is none of this kind."""
-        values = ctx.request.headers.values_of(self._key)
+        values = ctx.request.headers.getlist(self._key)
         if not values:
             return None
         if len(values) > 1:  # the upstream might read the one that was not verified

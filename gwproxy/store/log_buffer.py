@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import threading
 from collections import deque
 from typing import Any, Protocol
@@ -34,6 +35,12 @@ class StopEvent(Protocol):
         """Wait until set, or ``timeout`` seconds."""
 
 
+def native_lock() -> Any:
+    """Return a lock for what waits for nothing: gevent's takes longer to take than all that is done under this one."""
+    monkey = sys.modules.get("gevent.monkey")
+    return threading.Lock() if monkey is None else monkey.get_original("_thread", "allocate_lock")()
+
+
 class LogBuffer:
     """Appends entries to lists in the store, in order, each list trimmed to its newest.
 
@@ -54,7 +61,7 @@ class LogBuffer:
         self._waiting: deque[tuple[str, bytes, int]] = deque()
         self._batch: list[tuple[str, bytes, int]] = []  # being written: not dropped, its outcome may be unknown
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = native_lock()
         self._writing = threading.Lock()
         self._full_enough = threading.Event()
         self._refused: set[str] = set()
