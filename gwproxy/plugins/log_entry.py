@@ -88,7 +88,7 @@ class _Entry:
             "path": request.path,
             "status": outcome.status,
             "user_id": ctx.state.get("user_id"),
-            "latency_ms": round(outcome.duration * 1000, 3),
+            "latency_ms": int(outcome.duration * 1_000_000 + 0.5) / 1000,
             "timestamp": timestamp(),
             "route": None if route is None else route.id,
             "consumer": None if consumer is None else consumer.id,

@@ -10,7 +10,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from math import ceil
-from typing import Any, Literal
+from typing import Literal
 
 from gwproxy import Algorithm, Context, Decision, Headers, Store, StoreUnavailable
 
@@ -80,27 +80,26 @@ def _show_tightest(ctx: Context, decision: Decision) -> None:
         return
     ctx.state["rate_limit"] = decision
     ctx.state["rate_limit_remaining"] = decision.remaining
+    left = str(decision.remaining)
     told = [
         _known_number("X-RateLimit-Limit", decision.limit),
-        _number("X-RateLimit-Remaining", decision.remaining),
+        ("x-ratelimit-remaining", "X-RateLimit-Remaining", left, b"X-RateLimit-Remaining: " + left.encode() + b"\r\n"),
         _known_number("X-RateLimit-Reset", ceil(decision.reset)),
     ]
     ctx.response_headers.update(Headers.adopt(told))
 
 
-def _number(name: str, number: int) -> tuple[str, str, str, bytes]:
+@lru_cache(maxsize=4096)  # of limits and of whole seconds there are few
+def _known_number(name: str, number: int) -> tuple[str, str, str, bytes]:
     """Make a field of :class:`Headers`, whose digits need no check."""
-    text = str(number)
-    return name.lower(), name, text, f"{name}: {text}\r\n".encode("ascii")
-
-
-_known_number: Any = lru_cache(maxsize=4096)(_number)  # of limits and of whole seconds there are few
+    return name.lower(), name, str(number), f"{name}: {number}\r\n".encode()
 
 
 def _tightness(decision: Decision) -> tuple[int, bool, float]:
     return decision.remaining, decision.allowed, -decision.reset
 
 
+@lru_cache(maxsize=1024)
 def bounded(text: str) -> str:
     """Return ``text`` if it is short and plain, else a hash of it."""
     return text if _PLAIN.fullmatch(text) else _hashed(text)
