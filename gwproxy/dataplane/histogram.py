@@ -5,29 +5,15 @@ Adding to one costs some 150 ns, which is why it is a list and not an object of 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from math import log
 from typing import Final
 
 #: Upper bounds of the buckets in seconds; one more bucket follows. Every second one is a power of two of microseconds.
-BOUNDS: Final[tuple[float, ...]] = tuple(2 ** (step / 2) / 1e6 for step in range(54))
-_LAST: Final = 54
-_A_LOGARITHM: Final = 2 / log(2)  # bounds
+BOUNDS: Final = tuple(2 ** (step / 2) / 1e6 for step in range(54))
 
 
-def bucket_of(seconds: float) -> int:
-    """Return the number of the bucket of a time: of the first bound that is no less.
-
-    PERF: by its logarithm, and then by comparing: in compiled code a sixth of what a search costs.
-    """
-    if seconds <= 1e-6:
-        return 0
-    number = min(int(log(seconds * 1e6) * _A_LOGARITHM), _LAST)
-    while number and BOUNDS[number - 1] >= seconds:  # a logarithm is rounded
-        number -= 1
-    while number < _LAST and BOUNDS[number] < seconds:
-        number += 1
-    return number
+_bucket: Final = bisect_left  # PERF: at hand for compiled code, without a look-up in the module
 
 
 class Histogram:
@@ -46,7 +32,7 @@ class Histogram:
     def add(self, seconds: float) -> None:
         """Count one."""
         self.seconds += seconds
-        self.buckets[bucket_of(seconds)] += 1
+        self.buckets[_bucket(BOUNDS, seconds)] += 1
 
     @property
     def count(self) -> int:
