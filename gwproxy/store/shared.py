@@ -87,7 +87,7 @@ class RedisStore:
         reply: bytes | None = self._trips.execute("GET", self._key(name))
         return reply if reply is None else bytes(reply)
 
-    def put(self, name: str, value: bytes, *, ttl: float) -> None:
+    def put(self, name: str, value: object, *, ttl: float) -> None:
         if not isinstance(value, bytes):
             raise TypeError(f"a value is bytes, not {type(value).__name__}")  # before it fails a trip that others share
         self._trips.execute("SET", self._key(name), value, "PX", _milliseconds(ttl))
