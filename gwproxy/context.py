@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -69,7 +69,7 @@ class UpstreamChoice:
         self.target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Outcome:
     """How a request ended, given to what :meth:`Context.on_finish` registered.
 
@@ -85,6 +85,17 @@ class Outcome:
     bytes_out: int
     duration: float
     completed: bool
+
+    def __init__(self, status: int, bytes_in: int, bytes_out: int, duration: float, completed: bool) -> None:
+        # PERF: half of what the one costs that is made for frozen classes, which finds each setter by its name.
+        _set_status(self, status)
+        _set_bytes_in(self, bytes_in)
+        _set_bytes_out(self, bytes_out)
+        _set_duration(self, duration)
+        _set_completed(self, completed)
+
+
+_set_status, _set_bytes_in, _set_bytes_out, _set_duration, _set_completed = (vars(Outcome)[one.name].__set__ for one in fields(Outcome))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ of all gateways of one prefix; every call is one round trip and raises :class:`~
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
 
 Algorithm = Literal["fixed_window", "sliding_window", "token_bucket"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Decision:
     """The answer of :meth:`Counters.take`.
 
@@ -30,6 +30,17 @@ class Decision:
     remaining: int
     reset: float
     retry_after: float
+
+    def __init__(self, allowed: bool, limit: int, remaining: int, reset: float, retry_after: float) -> None:
+        # PERF: half of what the one costs that is made for frozen classes, which finds each setter by its name.
+        _set_allowed(self, allowed)
+        _set_limit(self, limit)
+        _set_remaining(self, remaining)
+        _set_reset(self, reset)
+        _set_retry_after(self, retry_after)
+
+
+_set_allowed, _set_limit, _set_remaining, _set_reset, _set_retry_after = (vars(Decision)[one.name].__set__ for one in fields(Decision))
 
 
 class Store(Protocol):

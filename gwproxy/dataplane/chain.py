@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 from gevent import GreenletExit, getcurrent
 
@@ -23,11 +23,18 @@ from gwproxy.dataplane import frames
 from gwproxy.dataplane.entry_breaker import EntryBreaker
 from gwproxy.dataplane.measures import FINISH, StepMeasure
 from gwproxy.dataplane.step import Step, Steps
+from gwproxy.dataplane.waits import timed as as_timed
+from gwproxy.dataplane.waits import untimed
 from gwproxy.errors import Aborted, BudgetExceeded, ClientGone, HttpError, RequestTimeout, ServiceUnavailable, StoreUnavailable
 from gwproxy.messages import Response
 from gwproxy.plugin import PluginConfig
 
 log = logging.getLogger("gwproxy.chain")
+
+# PERF: at hand for compiled code, without a look-up by name.
+_now: Final = monotonic
+_hook: Final = frames.hook
+_finisher: Final = frames.finisher
 
 
 def run(steps: Steps, ctx: Context) -> None:
@@ -134,9 +141,12 @@ def finish(ctx: Context, outcome: Outcome) -> None:
     """Call what plugins registered with ``ctx.on_finish``, each guarded by itself and within the budget of its entry."""
     if ctx._greenlet is not (greenlet := getcurrent()):  # a server may close a response elsewhere than it has asked for it
         ctx._greenlet, ctx._timed = greenlet, None
+    elif ctx._timed is not None:
+        as_timed(greenlet)
     for number, function in enumerate(ctx.finishers):
         step = ctx._finisher_steps[number] if number < len(ctx._finisher_steps) else None
         _finish(step if isinstance(step, Step) else _NOBODY, ctx, function, outcome)
+    untimed(ctx._timed)
 
 
 def thrown(error: BaseException) -> bool:
@@ -161,11 +171,11 @@ def _run(step: Step, ctx: Context) -> bool:
     waits = 0.0 if timed is None else timed.waited
     response = ctx.response
     waited_for = ctx.request.body.waited  # PERF: as waited(), which costs as much again as all that is done here for a step
-    began = monotonic()
+    began = _now()
     ctx._step_since = began - (waited_for if response is None else waited_for + response.body.waited)
     ctx._step = step
     try:
-        if (returned := frames.hook(step, ctx)) is not None:
+        if (returned := _hook(step, ctx, step.call, step.config)) is not None:
             # Its author took it for an answer: going on would be the opposite of what was meant.
             raise TypeError(f"a hook returns None, not {type(returned).__name__}; ctx.abort() ends a request")
         if _was_cut_off(step, ctx):
@@ -179,11 +189,11 @@ def _run(step: Step, ctx: Context) -> bool:
         if thrown(error):
             raise
         failed = True
-        _failed(step, ctx, error, 0.0 if timed is None else monotonic() - began - timed.waited + waits)
+        _failed(step, ctx, error, 0.0 if timed is None else _now() - began - timed.waited + waits)
     finally:
         ctx._step = None
         waits = 0.0 if timed is None else timed.waited - waits
-        spent = monotonic() - began - waits
+        spent = _now() - began - waits
         step.measure.took(spent, waits)
     if not failed:
         if spent > step.budget and timed is not None:
@@ -238,11 +248,11 @@ def _was_cut_off(step: object, ctx: Context) -> bool:
 def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], outcome: Outcome) -> None:
     timed, breaker, failed = ctx._timed, step.breaker, False
     waits = 0.0 if timed is None else timed.waited
-    began = monotonic()
+    began = _now()
     ctx._step_since = began - waited(ctx)
     ctx._step = step
     try:
-        frames.finisher(step, ctx, function, outcome)
+        _finisher(step, ctx, function, outcome)
         if _was_cut_off(step, ctx):
             raise BudgetExceeded("and swallowed it")
     except BaseException as error:
@@ -255,11 +265,11 @@ def _finish(step: Step, ctx: Context, function: Callable[[Outcome], object], out
         else:
             log.error("on_finish_failed plugin=%s request=%s", step.plugin, ctx.request_id, exc_info=error)
         _count_beside(ctx)
-        _count_failure(step, step.finishing, FINISH, ctx, error, 0.0 if timed is None else monotonic() - began - timed.waited + waits)
+        _count_failure(step, step.finishing, FINISH, ctx, error, 0.0 if timed is None else _now() - began - timed.waited + waits)
     finally:
         ctx._step = None
         waits = 0.0 if timed is None else timed.waited - waits
-        spent = monotonic() - began - waits
+        spent = _now() - began - waits
         step.finishing.took(spent, waits)
     if failed:
         return

@@ -13,11 +13,13 @@ from gwproxy.deprecation import CALLS
 if TYPE_CHECKING:
     from gwproxy.context import Context, Outcome
     from gwproxy.dataplane.step import Step
+    from gwproxy.plugin import PluginConfig
+    from gwproxy.registry import Hook
 
 
-def hook(step: Step, ctx: Context) -> object:
-    """Run the hook of a step."""
-    return step.call(ctx, step.config)
+def hook(step: Step, ctx: Context, call: Hook, config: PluginConfig) -> object:
+    """Run the hook of a step, given what it calls: compiled code has that at hand."""
+    return call(ctx, config)
 
 
 def finisher(step: Step, ctx: Context, function: Callable[[Outcome], object], outcome: Outcome) -> None:

@@ -22,7 +22,7 @@ from gwproxy.dataplane.snapshot import EMPTY_CHAIN, Chain, CompiledRoute, Snapsh
 from gwproxy.dataplane.throttle import Throttle
 from gwproxy.dataplane.tunnel import Tunnel, Upgraded
 from gwproxy.dataplane.upstreams import Upstreams
-from gwproxy.dataplane.waits import timed
+from gwproxy.dataplane.waits import timed, untimed
 from gwproxy.errors import Aborted, ClientGone, HttpError, RouteNotFound, ServiceUnavailable
 from gwproxy.http.paths import strip
 from gwproxy.messages import Request, Response
@@ -88,9 +88,12 @@ class Gateway:
                 if compiled.traffic is not None:  # not before: it may depend on who is calling
                     compiled.traffic.choose(ctx)
                 chain.run(steps["pre_proxy"], ctx)
+                untimed(ctx._timed)
                 forward(ctx, compiled, self.upstreams, client_gone)
                 ctx._forwarded = ctx.response
-                chain.run(steps["post_proxy"], ctx)
+                if steps["post_proxy"]:
+                    ctx._timed = timed(ctx._greenlet)
+                    chain.run(steps["post_proxy"], ctx)
                 assert ctx.response is not None  # noqa: S101 - forward has set it; a plugin that removed it is answered 500
                 if ctx._response_headers is not None:
                     ctx.response.headers.update(ctx._response_headers)
@@ -147,6 +150,7 @@ class Gateway:
             except BaseException:  # as above
                 self._abandon(ctx)
                 raise
+            untimed(ctx._timed)
         if not _may_leave(ctx.response):
             log.error("response_retracted reason=%s request=%s", "a plugin left what is no response, or no final status", ctx.request_id)
             chain.replace(ctx, Response.error(500))

@@ -1,7 +1,7 @@
 """How long a request's greenlet has waited: what tells a hook that computes from one that others are served beside.
 
 gevent calls ``switch_out`` of a greenlet before it waits, and ``switch`` or ``throw`` to wake it. Noting the time there costs
-half a microsecond a wait, so greenlets do it from the first hook on that they run: those that serve routes without plugins never do.
+half a microsecond a wait, so greenlets do it while hooks run: not while an upstream or the client is waited for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Serving(Greenlet):  # type: ignore[misc]
 
 
 class Timed(Greenlet):  # type: ignore[misc]
-    """One that has run a hook.
+    """One that runs hooks.
 
     :ivar waited: seconds in which it was not what ran, since it is this; it only grows.
     """
@@ -54,3 +54,9 @@ def timed(greenlet: object) -> Timed | None:
         greenlet.__class__ = Timed
         return greenlet  # type: ignore[return-value]
     return None
+
+
+def untimed(greenlet: Timed | None) -> None:
+    """Let a greenlet of :func:`timed` note no waits until it is given there again: no hook runs, and none will for a while."""
+    if greenlet is not None:
+        greenlet.__class__ = Serving

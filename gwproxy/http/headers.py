@@ -24,8 +24,8 @@ class Headers:
     """The header fields of one message, in order, with repetitions and as they were spelled.
 
     Names are compared without case. Values are ``str`` holding latin-1 characters, one a byte, so that any byte
-    survives. Reading one field costs one dict lookup (the first time a pass over all); writing one that is there already
-    costs a pass over all. Every field in it can stand in a message: what cannot is refused when it is put in.
+    survives. Reading one field costs one dict lookup (the first time a pass over all), reading all its values a pass; writing
+    one that is there already costs a pass over all. Every field in it can stand in a message: what cannot is refused when it is put in.
 
     >>> headers = Headers([("X-A", "1"), ("x-a", "2")])
     >>> headers["X-a"], headers.getlist("X-A")
@@ -81,10 +81,11 @@ class Headers:
 
     def getlist(self, name: str) -> list[str]:
         """Return all values of ``name`` in order; empty if there is none."""
-        if name not in self:
+        key, first = name.lower(), self._first
+        if first is not None and key not in first:
             return []
-        key = name.lower()
-        return [item[2] for item in self._items if item[0] == key]
+        items: list[tuple[Any, ...]] = self._items
+        return [item[2] for item in items if item[0] == key]
 
     def __contains__(self, name: object) -> bool:
         first = self._first
@@ -126,8 +127,11 @@ class Headers:
 
     def remove(self, name: str) -> None:
         """Remove every field of that name; it need not be there."""
-        if name in self:
-            del self[name]
+        key = name.lower()
+        if self.first(key) is not None:
+            if self._first is not None:
+                del self._first[key]
+            self._items = [item for item in self._items if item[0] != key]
 
     def __delitem__(self, name: str) -> None:
         """Remove every field of that name.
@@ -143,6 +147,9 @@ class Headers:
         """Replace the fields that ``other`` names by those of ``other``, repetitions included."""
         items: list[Any] = other._items
         if not items or other is self:
+            return
+        if not self._items:  # what is to replace headers of a response, before anything is
+            self._items, self._first = list(items), None
             return
         taken = {item[0] for item in items}
         first = self._first

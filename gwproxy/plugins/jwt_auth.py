@@ -6,7 +6,6 @@ The token comes in ``Authorization: Bearer <token>``, or bare in another header,
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -24,6 +23,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationInfo, field_valida
 
 from gwproxy import Context, Gateway, Plugin, PluginConfig, hookimpl, is_forbidden_address
 from gwproxy.plugins.jwks import MIN_RSA_BITS, KeySet, NoKeysError
+from gwproxy.plugins.jwt_bearer import Bearer, Known, recall
 from gwproxy.plugins.jwt_token import ALGORITHMS, AlgorithmName, Expected, Key, Token, TokenError
 
 log = logging.getLogger("gwproxy.plugins.jwt_auth")
@@ -114,9 +114,9 @@ class JwtAuthConfig(PluginConfig):
         return Expected(self.issuer, frozenset(audiences), self.required_claims, self.leeway, typ)
 
     @cached_property
-    def salted(self) -> hashlib.blake2b:
-        """Makes the digests by which tokens are remembered, with a key of its own, so that no other configuration finds them."""
-        return hashlib.blake2b(key=os.urandom(16), digest_size=32)
+    def bearer(self) -> Bearer:
+        """Where tokens are, and by what they are remembered."""
+        return Bearer(self.header_name)
 
     # Cached, because pydantic's private attributes cost more than a microsecond to read.
     @cached_property
@@ -142,12 +142,12 @@ class JwtAuth(Plugin):
 
     def __init__(self) -> None:
         # Per worker, not per request: what a token says stays true until it expires. By digest, never by the token.
-        self._verified: OrderedDict[bytes, tuple[float, int, Mapping[str, Any]]] = OrderedDict()
+        self._verified: OrderedDict[bytes, Known] = OrderedDict()
 
     @hookimpl
     def auth(self, ctx: Context, config: JwtAuthConfig) -> None:
         """Find the token, verify it, and say who calls. ``ctx.state["claims"]`` holds its claims, read-only."""
-        token = _find_token(ctx, config.header_name)
+        token = config.bearer.find(ctx)
         if not token:
             ctx.challenge("Bearer")
             return
@@ -180,20 +180,14 @@ class JwtAuth(Plugin):
         :raises TokenError: it is not good.
         :raises NoKeysError: it cannot be judged.
         """
-        now = time.time()
-        keyed = config.salted.copy()  # PERF: 0.6 µs, against 1.5 for one that is made with its key
-        keyed.update(text.encode("utf-8", "surrogatepass"))
-        digest = keyed.digest()
-        known = self._verified.get(digest)
-        generation, keys = 0, config.key_set
+        digest, generation, keys = config.bearer.digest(text), 0, config.key_set
         if keys is not None:
             keys.keep_fresh(self._gateway.spawn)  # also for a remembered token: its key may have been withdrawn
             generation = keys.generation  # as it is before a fetch is waited for
-        if known is not None and known[1] == generation:
-            if now >= known[0]:
-                self._verified.pop(digest, None)
-                raise TokenError("expired")
-            return known[2]
+        claims = recall(self._verified, digest, generation)
+        if claims is not None:
+            return claims
+        now = time.time()
         token = Token.parse(text)
         claims = token.verify(self._key_for(token, config), config.expected, now)
         self._verified[digest] = (claims.get("exp", float("inf")) + config.leeway, generation, claims)
@@ -209,20 +203,6 @@ class JwtAuth(Plugin):
         if key is None:
             raise TokenError("no such key")
         return key
-
-
-def _find_token(ctx: Context, header_name: str) -> str | None:
-    """Return the credential; None or empty if there is none of this kind."""
-    values = ctx.request.headers.getlist(header_name)
-    if not values:
-        return None
-    if len(values) > 1:  # the upstream might read the one that was not verified
-        ctx.abort(400, {"error": "Bad Request"})
-    value = values[0].strip()
-    if header_name.lower() != "authorization":
-        return value
-    scheme, _, token = value.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _check_url(url: str) -> None:

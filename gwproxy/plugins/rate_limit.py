@@ -7,19 +7,13 @@ answers are not counted. Other plugins find the :class:`~gwproxy.Decision` that 
 
 from __future__ import annotations
 
-import re
-from functools import cached_property, lru_cache
-from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from math import ceil
-from typing import Annotated, Literal
+from functools import cached_property
+from typing import Annotated
 
 from pydantic import Field
 
-from gwproxy import Algorithm, Context, Decision, Gateway, Headers, Plugin, PluginConfig, StoreUnavailable, hookimpl
-
-# What may stand in a counter's name as it is; "#", which marks a hash, is not among them.
-_PLAIN = re.compile(r"[A-Za-z0-9._@:+-]{1,64}")
+from gwproxy import Algorithm, Context, Gateway, Plugin, PluginConfig, hookimpl
+from gwproxy.plugins.rate_limit_rule import OnStoreError, Rule
 
 
 class RateLimitConfig(PluginConfig):
@@ -35,7 +29,7 @@ class RateLimitConfig(PluginConfig):
     key: Annotated[str, Field(pattern=r"^(auto|user|consumer|address|route|header:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})$")] = "auto"
     """Who shares a counter: `auto` or `user` (the authenticated user), `consumer`, `address` (of the client; IPv6 by /64), `route` (all
     callers together) or `header:NAME`. A request without it counts by address."""
-    on_store_error: Literal["local", "allow", "deny"] = "local"
+    on_store_error: OnStoreError = "local"
     """While the store is away: `local` counts in each worker by itself, `allow` counts nothing, `deny` answers 503."""
 
     @cached_property
@@ -45,9 +39,16 @@ class RateLimitConfig(PluginConfig):
         return f"{route}/{self.entry.index}/"
 
     @cached_property
-    def header(self) -> str | None:
-        """The header that tells callers apart; None if something else does."""
-        return self.key.partition(":")[2] or None
+    def rule(self) -> Rule:
+        """What follows from all of it."""
+        return Rule(
+            self.prefix,
+            self.key,
+            limit=self.limit,
+            window=self.window_seconds,
+            algorithm=self.algorithm,
+            on_store_error=self.on_store_error,
+        )
 
 
 class RateLimit(Plugin):
@@ -67,98 +68,4 @@ class RateLimit(Plugin):
     @hookimpl
     def post_auth(self, ctx: Context, config: RateLimitConfig) -> None:
         """Count the request, say what is left, or refuse it."""
-        decision = self._take(ctx, config)
-        if decision is None:
-            return
-        _show_tightest(ctx, decision)
-        if not decision.allowed:
-            retry_after = max(1, ceil(decision.retry_after))
-            ctx.abort(429, {"error": "Rate limit exceeded"}, [("Retry-After", str(retry_after))])
-
-    def _take(self, ctx: Context, config: RateLimitConfig) -> Decision | None:
-        """Return the decision; None if nothing is counted while the store is away."""
-        name, store = config.prefix + caller(ctx, config), self.gateway.store
-        try:
-            return store.take(name, limit=config.limit, window=config.window_seconds, algorithm=config.algorithm)
-        except StoreUnavailable:
-            if config.on_store_error == "deny":
-                ctx.abort(503, {"error": "Service Unavailable"}, [("Retry-After", "1")])
-            if config.on_store_error == "allow":
-                return None
-            return store.take_locally(name, limit=config.limit, window=config.window_seconds, algorithm=config.algorithm)
-
-
-def _show_tightest(ctx: Context, decision: Decision) -> None:
-    """Show ``decision``, unless one shown before leaves less; of equals the one that refused, then the one that lasts longer."""
-    shown: Decision | None = ctx.state.get("rate_limit")
-    if shown is not None and _tightness(shown) <= _tightness(decision):
-        return
-    ctx.state["rate_limit"] = decision
-    ctx.state["rate_limit_remaining"] = decision.remaining
-    ctx.response_headers.update(
-        Headers.adopt(
-            [
-                _known_number("X-RateLimit-Limit", decision.limit),
-                _number("X-RateLimit-Remaining", decision.remaining),
-                _known_number("X-RateLimit-Reset", ceil(decision.reset)),
-            ]
-        )
-    )
-
-
-def _number(name: str, number: int) -> tuple[str, str, str, bytes]:
-    """Make a field of :class:`Headers`, whose digits need no check."""
-    text = str(number)
-    return name.lower(), name, text, f"{name}: {text}\r\n".encode()
-
-
-_known_number = lru_cache(maxsize=4096)(_number)  # of limits and of whole seconds there are few
-
-
-def _tightness(decision: Decision) -> tuple[int, bool, float]:
-    return decision.remaining, decision.allowed, -decision.reset
-
-
-def caller(ctx: Context, config: RateLimitConfig) -> str:
-    """Return who shares a counter with this request: printable, at most 80 characters, no two kinds alike."""
-    key = config.key
-    if key == "route":
-        return "all"
-    if key in ("auto", "user"):
-        user = ctx.state.get("user_id")
-        if user not in (None, ""):
-            return "user:" + bounded(str(user))
-    elif key == "consumer":
-        if ctx.consumer is not None:
-            return "consumer:" + bounded(ctx.consumer.id)
-    elif config.header is not None:
-        value = ctx.request.headers.get(config.header)
-        if value:  # hashed whatever it is: the header may hold a secret, and a counter's name can be read in the store
-            return "header:" + _hashed(value)
-    return "address:" + network(ctx.request.remote_addr)
-
-
-def bounded(text: str) -> str:
-    """Return ``text`` if it is short and plain, else a hash of it."""
-    return text if _PLAIN.fullmatch(text) else _hashed(text)
-
-
-@lru_cache(maxsize=8192)
-def network(address: str) -> str:
-    """Return what stands for a client address: IPv4 as it is, also mapped into IPv6, and the /64 of IPv6.
-
-    What a provider gives one subscriber is a /64 at least: counted singly its addresses would be limits without end.
-    """
-    try:
-        parsed: IPv4Address | IPv6Address = ip_address(address)
-    except ValueError:  # a peer without an address, such as a UNIX socket
-        return bounded(address or "unknown")
-    if isinstance(parsed, IPv6Address):
-        if parsed.ipv4_mapped is None:
-            return f"{IPv6Address(int(parsed) >> 64 << 64)}/64"
-        parsed = parsed.ipv4_mapped
-    return str(parsed)
-
-
-def _hashed(text: str) -> str:
-    return "#" + blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        config.rule.apply(ctx, self.gateway.store)

@@ -26,6 +26,7 @@ _SECRET_PARAMETERS = frozenset({"auth", "code", "key", "sig"})
 _DEEPEST = 32
 _LONGEST_KNOWN = 64
 _INSIDE = re.compile(r"[\[\].]+")
+_MILLISECONDS = [f".{number:03d}Z" for number in range(1000)]
 _UNSEEN = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 
@@ -94,13 +95,9 @@ def form_of(content_type: str | None) -> Form | None:
 
 def timestamp() -> str:
     """Return the time as logs write it: ISO 8601, UTC, milliseconds."""
-    return _millisecond(int(time.time() * 1000))
-
-
-@lru_cache(maxsize=2)
-def _millisecond(number: int) -> str:
-    second, rest = divmod(number, 1000)
-    return f"{_second(second)}.{rest:03d}Z"
+    number = int(time.time() * 1000)
+    second: str = _second(number // 1000)
+    return second + _MILLISECONDS[number % 1000]
 
 
 @lru_cache(maxsize=2)

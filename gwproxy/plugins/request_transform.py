@@ -12,7 +12,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from gwproxy import Context, Headers, Plugin, PluginConfig, Route, hookimpl
+from gwproxy import Context, Plugin, PluginConfig, Route, hookimpl
+from gwproxy.plugins.request_changes import NOT_A_STEP, Changes
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")  # RFC 9110 section 5.6.2: token
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
@@ -43,7 +44,6 @@ _PARAM = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _CANONICAL = re.compile(r"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_NOT_A_STEP = re.compile(r"//|/\.\.?(?:/|$)")
 
 
 def _check_name(name: str) -> str:
@@ -66,7 +66,7 @@ def _check_path(template: str) -> str:
         raise ValueError("names alone in braces, such as {id}: letters, digits and underscores")
     if not _CANONICAL.fullmatch(path):
         raise ValueError("a path that starts with '/', without query, fragment, space and backslash; other characters as %XX")
-    if _NOT_A_STEP.search(path):
+    if NOT_A_STEP.search(path):
         raise ValueError("a path without empty segments, '.' and '..'")
     for match in _ESCAPE.finditer(path):
         byte = int(match[1], 16)
@@ -116,9 +116,9 @@ class RequestTransformConfig(PluginConfig):
                 raise ValueError(f"in rewrite_path, {known}; not {{{missing[0]}}}")
 
     @cached_property
-    def added(self) -> Headers:
-        """The fields to set."""
-        return Headers(self.add_headers.items())
+    def changes(self) -> Changes:
+        """What follows from all of it."""
+        return Changes(self.add_headers, self.remove_headers, self.rewrite_path)
 
 
 class RequestTransform(Plugin):
@@ -135,23 +135,4 @@ class RequestTransform(Plugin):
 
         :raises KeyError: ``rewrite_path`` names a group of the route's regex that had no part in the match (the client gets 500).
         """
-        headers = ctx.request.headers
-        for name in config.remove_headers:
-            headers.remove(name)
-        headers.update(config.added)
-        if config.rewrite_path is not None:
-            _rewrite(ctx, config.rewrite_path)
-
-
-def _rewrite(ctx: Context, template: str) -> None:
-    upstream = ctx.upstream
-    if upstream is None:
-        raise LookupError("a request without an upstream has no path to rewrite")
-    # Checked when it was configured: nothing but plain {name} can stand in it.
-    path = template.format_map(ctx.params)
-    if _NOT_A_STEP.search(path):  # parameters beside each other, such as `.` and `.`, can make what none of them is
-        ctx.abort(400, {"error": "Bad Request"})
-    url = upstream.url
-    start = url.index("/", url.index("://") + 3)
-    _, mark, query = url.partition("?")
-    upstream.url = url[:start] + path + mark + query
+        config.changes.apply(ctx)

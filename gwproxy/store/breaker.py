@@ -38,6 +38,8 @@ class Breaker:
     :param open_for: seconds.
     :param clock: seconds, monotonic.
     :param opened: called when it opens.
+
+    :ivar tripped: whether it has opened, and nothing has succeeded since: a call is refused, or is the probe.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class Breaker:
         self._clock = clock
         self._failed = 0
         self._timed_out = 0
-        self._open = False
+        self.tripped = False
         self._opened = 0.0
         self._open_until = 0.0
         self._probing = False
@@ -66,19 +68,14 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether a call would be refused now."""
-        return self._open and (self._attended or self._probing or self._clock() < self._open_until)
-
-    @property
-    def tripped(self) -> bool:
-        """Whether it has opened, and nothing has succeeded since: a call is refused, or is the probe."""
-        return self._open
+        return self.tripped and (self._attended or self._probing or self._clock() < self._open_until)
 
     def check(self) -> None:
         """Refuse while open; admits nothing.
 
         :raises StoreUnavailable: at once, with the error that opened it.
         """
-        if self._open and self.is_open:
+        if self.tripped and self.is_open:
             raise StoreUnavailable(f"the store is left alone for a moment: {self._why}")
 
     def call(self, function: Callable[[], T]) -> T:
@@ -97,7 +94,7 @@ class Breaker:
         self._attended = True
         try:
             while not stop.wait(self._open_for * random.uniform(0.7, 1.0)):  # noqa: S311 - jitter
-                if self._open:
+                if self.tripped:
                     try:
                         self._try(probe)
                     except StoreUnavailable:
@@ -108,7 +105,7 @@ class Breaker:
             self._attended = False
 
     def _try(self, function: Callable[[], T]) -> T:
-        probe = self._open
+        probe = self.tripped
         if probe:
             self._probing = True
         try:
@@ -126,8 +123,8 @@ class Breaker:
     def succeeded(self) -> None:
         """Note that the store has answered, for a call that was not made by :meth:`call`."""
         self._failed = self._timed_out = 0
-        if self._open:
-            self._open = False
+        if self.tripped:
+            self.tripped = False
             log.info("store_breaker_closed after=%.1f", self._clock() - self._opened)
 
     def failed(self, error: Exception) -> None:
@@ -135,11 +132,11 @@ class Breaker:
         self._why = describe(error)
         self._failed += 1
         self._timed_out = self._timed_out + 1 if isinstance(error, (RedisTimeoutError, TimeoutError)) else 0
-        if not self._open and self._failed < self._most_failures and self._timed_out < self._most_timeouts:
+        if not self.tripped and self._failed < self._most_failures and self._timed_out < self._most_timeouts:
             return
         now = self._clock()
         self._open_until = now + self._open_for
-        if not self._open:
-            self._open, self._opened = True, now
+        if not self.tripped:
+            self.tripped, self._opened = True, now
             log.warning("store_breaker_opened reason=%r", self._why)
             self._when_opened()

@@ -44,9 +44,12 @@ class Counters:
         """
         arguments, after = _arguments(algorithm, limit, window)
         name = key.encode()
-        packed = b"%b$%d\r\n%b\r\n%b" % (self._before, len(name), name, after)
         try:
-            reply = self._trips.execute("EVALSHA", self._sha, 1, name, *arguments, packed=packed)
+            pipeline = self._trips.pipeline()
+            if pipeline is not None:
+                reply = pipeline.ask(self._before + _length(len(name)) + name + after)
+            else:
+                reply = self._trips.execute("EVALSHA", self._sha, 1, name, *arguments)
         except NoScriptError:  # flushed, restarted, or another master: EVAL runs it and keeps it
             reply = self._trips.execute("EVAL", self._script, 1, name, *arguments)
         allowed, remaining, reset, retry = reply
@@ -55,9 +58,15 @@ class Counters:
 
 @lru_cache(maxsize=1024)
 def _arguments(algorithm: Algorithm, limit: int, window: float) -> tuple[tuple[str, int, int], bytes]:
-    """Return what the script is told after the key, also packed: the same for all requests of one entry."""
+    """Return what the script is told after the key, also packed, from the key's end on: the same for all requests of one entry."""
     arguments = (algorithm, *bounded(limit, window))
-    return arguments, b"".join(map(bulk, arguments))
+    return arguments, b"\r\n" + b"".join(map(bulk, arguments))
+
+
+@lru_cache(maxsize=1024)
+def _length(length: int) -> bytes:
+    """Return what comes before an argument of ``length`` bytes."""
+    return b"$%d\r\n" % length
 
 
 def bounded(limit: int, window: float) -> tuple[int, int]:

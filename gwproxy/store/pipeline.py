@@ -38,6 +38,10 @@ _NONE = object()
 Bound = Callable[[float, Callable[[], Any]], Any]
 
 
+def _unsettled() -> None:
+    raise AssertionError("nobody waits before the first command")
+
+
 class Pipeline:
     """Sends commands of the greenlets of one thread, and wakes each with its reply.
 
@@ -54,6 +58,7 @@ class Pipeline:
         self._bound = bound
         self._timeout = timeout
         self._hub: Any = None
+        self._wait: Callable[[], object] = _unsettled
         self._gathered: list[_Call] = []  # in this turn of the loop, or since a connection is made
         self._leaving = False  # whether they are about to be written
         self._dialling = False
@@ -80,7 +85,7 @@ class Pipeline:
             hub.loop.run_callback(self._leave)
         try:
             while call.reply is _NONE:
-                hub.switch()
+                self._wait()
         except BaseException:  # killed, or out of its budget
             if call in self._gathered:
                 self._gathered.remove(call)
@@ -102,6 +107,7 @@ class Pipeline:
         if self._hub is not None:
             raise StoreUnavailable("the store belongs to another thread of this worker")
         self._hub = hub
+        self._wait = hub.switch
         self._tick = hub.loop.timer(TICK, TICK)
 
     # ---- in the hub

@@ -45,15 +45,19 @@ class RoundTrips:
 
                 self._pipeline = Pipeline(client, breaker, _bounded, timeout)
 
-    def execute(self, *command: Argument, packed: bytes | None = None) -> Any:
+    def pipeline(self) -> Pipeline | None:
+        """Return where a packed command is sent with those of others; None if :meth:`execute` has to send it."""
+        return None if self._breaker.tripped else self._pipeline
+
+    def execute(self, *command: Argument) -> Any:
         """Send one command and return its reply.
 
-        :param packed: the command as ``pack`` returns it, where the caller has it ready.
         :raises StoreUnavailable: no reply in time, an error as reply, or the breaker is open.
         :raises NoScriptError: the server does not know the script of an ``EVALSHA``; send it.
         """
-        if self._pipeline is not None and not self._breaker.tripped:
-            return self._pipeline.ask(packed or pack(*command))
+        pipeline = self.pipeline()
+        if pipeline is not None:
+            return pipeline.ask(pack(*command))
         deadline = time.monotonic() + self._timeout
         reply = self._breaker.call(lambda: self._bound(self._timeout, lambda: self._send(command, deadline)))
         if isinstance(reply, NoScriptError):

@@ -84,10 +84,10 @@ class RedisStore:
         return self._trips.execute("SET", self._key(name), b"1", "PX", _milliseconds(ttl), "NX") is not None
 
     def get(self, name: str) -> bytes | None:
-        reply = self._trips.execute("GET", self._key(name))
+        reply: bytes | None = self._trips.execute("GET", self._key(name))
         return reply if reply is None else bytes(reply)
 
-    def put(self, name: str, value: bytes, *, ttl: float) -> None:
+    def put(self, name: str, value: object, *, ttl: float) -> None:
         if not isinstance(value, bytes):
             raise TypeError(f"a value is bytes, not {type(value).__name__}")  # before it fails a trip that others share
         self._trips.execute("SET", self._key(name), value, "PX", _milliseconds(ttl))
@@ -116,7 +116,9 @@ class LocalStore:
         """Take from this worker's own counter: with several workers, the limit is one of each."""
         return self._local.take(name, limit=limit, window=window, algorithm=algorithm)
 
-    take_locally = take
+    def take_locally(self, name: str, *, limit: int, window: float, algorithm: Algorithm = "fixed_window") -> Decision:
+        """As :meth:`take`, which is no other."""
+        return self._local.take(name, limit=limit, window=window, algorithm=algorithm)
 
     def claim(self, name: str, *, ttl: float) -> bool:
         raise StoreUnavailable("no store is configured")

@@ -7,7 +7,7 @@ import time
 import gevent
 from gevent import monkey
 
-from gwproxy.dataplane.waits import Serving, Timed, timed
+from gwproxy.dataplane.waits import Serving, Timed, timed, untimed
 
 native_sleep = monkey.get_original("time", "sleep")
 
@@ -38,6 +38,26 @@ def test_a_greenlet_that_runs_no_hook_notes_nothing() -> None:
     serving = Serving.spawn(gevent.sleep, 0.01)
     serving.join()
     assert type(serving) is Serving
+
+
+def test_what_is_waited_for_between_hooks_is_not_counted() -> None:
+    def work() -> list[float]:
+        greenlet = timed(gevent.getcurrent())
+        assert greenlet is not None
+        untimed(greenlet)
+        gevent.sleep(0.05)
+        again = timed(greenlet)
+        assert again is greenlet
+        between = greenlet.waited
+        gevent.sleep(0.01)
+        return [between, greenlet.waited]
+
+    serving = Serving.spawn(work)
+    serving.join()
+    between, after = serving.get()
+    assert between == 0.0
+    assert after > 0.0
+    untimed(None)  # of a server whose greenlets are its own
 
 
 def test_of_others_nobody_knows() -> None:

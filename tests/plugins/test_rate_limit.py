@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from gwproxy import Consumer, Context, Decision, Entry, Headers, Request, StoreUnavailable
 from gwproxy.errors import Aborted
 from gwproxy.plugin import bind_entry
-from gwproxy.plugins.rate_limit import RateLimit, RateLimitConfig, network
+from gwproxy.plugins.rate_limit import RateLimit, RateLimitConfig
+from gwproxy.plugins.rate_limit_rule import network
 from gwproxy.store.connection import connect
 from gwproxy.store.local_counters import LocalCounters
 from gwproxy.store.log_buffer import LogBuffer
