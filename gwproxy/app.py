@@ -17,7 +17,6 @@ import orjson
 from gwproxy.agent import Agent
 from gwproxy.context import Context, Outcome
 from gwproxy.dataplane import chain
-from gwproxy.dataplane.answered import UNMATCHED
 from gwproxy.dataplane.blocked import LoopWatchdog
 from gwproxy.dataplane.budgets import BudgetWatchdog
 from gwproxy.dataplane.gateway import Gateway
@@ -136,7 +135,7 @@ class App:
         elif self.gateway.overloaded:
             ctx = self.gateway.shed(request, request_id)
         else:
-            ctx = self.gateway.serve(request, request_id, environ.get("gwproxy.client_gone"))
+            ctx = self.gateway.serve(request, request_id, environ.get("gwproxy.client_gone"), environ.get("gwproxy.started"))
         response = ctx.response
         assert response is not None  # noqa: S101 - serve() and refuse() set it
         if response.status == 101 and isinstance(response.body, Upgraded):
@@ -211,8 +210,7 @@ class Sending:
         try:
             response.body.close()
             took, status, received = time.monotonic() - ctx.started, response.status, ctx.request.body.received
-            route = ctx.route.id if ctx.route is not None else UNMATCHED
-            self._gateway.answered.count(route, status, took, ctx._upstream_seconds, ctx._own_seconds, received, self._sent)
+            self._gateway.count(ctx, status, took, received, self._sent)
             if ctx.finishers:
                 chain.finish(ctx, Outcome(status, received, self._sent, took, self._completed))
         finally:

@@ -20,6 +20,21 @@ from gwproxy.messages import Request, Response
 from gwproxy.model import Consumer, Route, Timeouts
 
 
+class Patience:
+    """What a model of timeouts says, in seconds. PERF: an attribute of a model costs a look-up by name; these cost nothing.
+
+    :ivar total: None: unlimited.
+    """
+
+    __slots__ = ("connect", "head", "read", "total")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.connect: float = timeouts.connect
+        self.head: float = timeouts.head
+        self.read: float = timeouts.read
+        self.total: float | None = timeouts.total
+
+
 class UpstreamChoice:
     """Where the request goes; a plugin may change both before the ``pre_proxy`` phase ends.
 
@@ -30,13 +45,15 @@ class UpstreamChoice:
     :ivar replaced: whether a plugin has.
     """
 
-    __slots__ = ("_cookie", "_live", "_timeout", "base", "replaced", "target")
+    __slots__ = ("_cookie", "_live", "_patience", "_timeout", "base", "replaced", "target")
 
-    def __init__(self, base: str, target: str, timeout: Timeouts) -> None:
+    def __init__(self, base: str, target: str, timeout: Timeouts, patience: Patience | None = None) -> None:
+        """:param patience: made of ``timeout`` before; None: it was not."""
         self.base = base
         self.target = target
         self.replaced = False
         self._timeout = timeout
+        self._patience = patience
         self._live: Any = None  # the upstream that a split or canary has chosen; None: the route's
         self._cookie: str | None = None  # a Set-Cookie that keeps the client there; None: there is nothing to set
 
@@ -50,6 +67,14 @@ class UpstreamChoice:
         if not isinstance(value, Timeouts):
             value = Timeouts.model_validate({**self._timeout.model_dump(), "read": value, "head": value})
         self._timeout = value
+        self._patience = None
+
+    def patience(self) -> Patience:
+        """Return what :attr:`timeout` says."""
+        known = self._patience
+        if known is None:
+            known = self._patience = Patience(self._timeout)
+        return known
 
     @property
     def url(self) -> str:
@@ -121,6 +146,7 @@ class Context:
     __slots__ = (
         "_aborted",
         "_authenticated",
+        "_compiled",
         "_consumer_of",
         "_finisher_steps",
         "_forwarded",
@@ -173,6 +199,7 @@ class Context:
         self.shadowed: list[Shadowed] = []
         self.started = time.monotonic() if started is None else started
         self._consumer_of = consumer_of
+        self._compiled: Any = None  # the route, as it is served
         self._aborted: Aborted | None = None
         self._authenticated = False
         self._forwarded: Response | None = None  # the upstream's, whatever a plugin puts in its place

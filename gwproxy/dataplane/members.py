@@ -52,6 +52,7 @@ class Members:
 
     :ivar targets: all of them, drained ones too; of a name that nobody has answered yet, one that stands for it.
     :ivar single: the only one there can be, as an address; None if there are several, or may be.
+    :ivar sole: the same, if it gets requests.
     """
 
     def __init__(self, name: str, described: Upstream, known: KnownTargets, names: Names, *, joining: bool = False) -> None:
@@ -78,14 +79,14 @@ class Members:
         self._choose: Chooser
         self.reseat()
         self.single = None if len(described.targets) > 1 or self._resolving else self.targets[0]
-        self._sole = self.single if described.targets[0].weight else None
+        self.sole = self.single if described.targets[0].weight else None
 
     def pick(self, ctx: Context, tried: Collection[LiveTarget] = ()) -> LiveTarget:
         """Choose a target, one that was not tried if there is any.
 
         :raises ServiceUnavailable: no target is up.
         """
-        sole = self._sole
+        sole = self.sole
         if sole is not None and sole.up:
             return sole
         if self._seen != self._changes.count:

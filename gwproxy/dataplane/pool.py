@@ -43,14 +43,15 @@ class Connection:
         """Whether bytes, the end or an error of the connection are here already. Costs one system call."""
         return bool(self._poll(0)) or (self._secured is not None and self._secured.pending() > 0)
 
-    def give_back(self, idle: float | None) -> None:
+    def give_back(self, idle: float | None, now: float) -> None:
         """Let the next exchange have the connection; for one whose last message was read to its very end.
 
         :param idle: seconds the upstream keeps it open; None if it does not say.
+        :param now: by ``time.monotonic``, or a little before.
         """
         if self._held:
             self._held = False
-            self._pool.take_back(self, idle)
+            self._pool.take_back(self, idle, now)
 
     def close(self) -> None:
         """Close it for good; a second call does nothing, nor does one after :meth:`give_back`."""
@@ -93,21 +94,31 @@ class Pool:
         :raises UpstreamFailed: as :func:`gwproxy.dataplane.connect.connect`.
         :raises UpstreamTimedOut: as there.
         """
+        kept = None if fresh else self.kept(time.monotonic())
+        return kept if kept is not None else Connection(self._dial(until), self)
+
+    def kept(self, now: float) -> Connection | None:
+        """Return the idle connection used last that still stands; None: there is none.
+
+        :param now: by ``time.monotonic``.
+        """
         idle = self._idle
-        while idle and not fresh:
+        while idle:
             try:
                 connection = idle.pop()
             except IndexError:  # another thread's
-                break
-            if connection.idle_until > time.monotonic() and not connection.readable():
+                return None
+            if connection.idle_until > now and not connection.readable():
                 connection.reused = connection._held = True
                 return connection
             connection.end()
-        return Connection(self._dial(until), self)
+        return None
 
-    def take_back(self, connection: Connection, idle: float | None) -> None:
-        """Keep a connection for the next exchange, a second shorter than the upstream would."""
-        now = time.monotonic()
+    def take_back(self, connection: Connection, idle: float | None, now: float) -> None:
+        """Keep a connection for the next exchange, a second shorter than the upstream would.
+
+        :param now: by ``time.monotonic``, or a little before.
+        """
         kept = self._idle_timeout if idle is None else min(self._idle_timeout, idle - 1.0)
         if self._keepalive and kept > 0:
             connection.idle_until = now + kept

@@ -224,10 +224,7 @@ class Router(Generic[T]):
                 self._popular[host, path] = found
         for entry in found:
             if (not entry.methods and not entry.headers) or entry.fits(method, headers, preflight):
-                route, pattern = entry.route, entry.pattern
-                if route.strip_path or pattern.parameters or pattern.regex is not None:
-                    return _matched(entry, path)
-                return Match(entry.payload, route, {}, "")
+                return Match(entry.payload, entry.route, {}, "") if entry.plain else _matched(entry, path)
         return None
 
     def _collect(self, host: str, path: str) -> list[Entry[T]]:

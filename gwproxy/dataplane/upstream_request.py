@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from requests.structures import CaseInsensitiveDict
 
+from gwproxy.context import Patience
 from gwproxy.dataplane.connect import Origin
 from gwproxy.dataplane.wire import encode_fields
 from gwproxy.model import Timeouts
@@ -69,7 +70,7 @@ class UpstreamRequest:
         fields: bytes | Sequence[tuple[str, str]],
         body: bytes | SizedBody | None = None,
         *,
-        timeouts: Timeouts,
+        timeouts: Timeouts | Patience,
         deadline: float | None = None,
         client_gone: Callable[[], bool] | None = None,
         upgrade: bool = False,
@@ -80,9 +81,9 @@ class UpstreamRequest:
         self.target = target
         self.block = fields if isinstance(fields, bytes) else encode_fields(fields)
         self.body = body
-        self.timeouts = timeouts
-        if deadline is None and timeouts.total is not None:
-            deadline = time.monotonic() + timeouts.total
+        self.timeouts = patience = timeouts if isinstance(timeouts, Patience) else Patience(timeouts)
+        if deadline is None and patience.total is not None:
+            deadline = time.monotonic() + patience.total
         self.deadline = deadline
         self.client_gone = client_gone
         self.upgrade = upgrade

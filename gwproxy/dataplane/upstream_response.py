@@ -214,7 +214,7 @@ class RawResponse:
         if excess or not self._reusable:
             self._connection.close()
         else:
-            self._connection.give_back(self._idle)
+            self._connection.give_back(self._idle, time.monotonic())
 
     def _fail(self, detail: str) -> NoReturn:
         self.close()

@@ -222,7 +222,7 @@ def id_field(ident: str) -> Field:
     """
     if not (ident.isascii() and ident.isprintable()):
         raise ValueError("a request id that cannot stand in a header")
-    return ("x-request-id", "X-Request-ID", ident, b"X-Request-ID: %b\r\n" % ident.encode())
+    return ("x-request-id", "X-Request-ID", ident, b"X-Request-ID: " + ident.encode() + b"\r\n")
 
 
 def client_scheme(scheme: str, forwarded: Headers | None) -> str:
