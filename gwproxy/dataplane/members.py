@@ -15,6 +15,15 @@ from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Target, Upstream
 
 
+class SharedTarget(LiveTarget):
+    """A target that descriptions of an upstream share, and that is forgotten with the last of them.
+
+    A class of its own because compiled ones know no weak references.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
 class KnownTargets:
     """The targets of a worker, so that one that stands in the next configuration too is the same, or begins in its state.
 
@@ -38,7 +47,7 @@ class KnownTargets:
         if known is not None:
             return known, False
         before = self._latest.get(place)
-        made = LiveTarget(url, self.changes, name=name)
+        made = SharedTarget(url, self.changes, name=name)
         if before is not None:
             made.resembles(before)
         self._alike[judged] = self._latest[place] = made

@@ -6,6 +6,8 @@ import time
 from typing import Literal, cast
 from urllib.parse import urlsplit
 
+from mypy_extensions import mypyc_attr
+
 from gwproxy.dataplane.transport import Origin
 from gwproxy.model import Health
 
@@ -25,6 +27,7 @@ class Changes:
         self.count = 0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LiveTarget:
     """One address of an upstream, with this worker's view of it.
 
@@ -54,7 +57,6 @@ class LiveTarget:
     """
 
     __slots__ = (
-        "__weakref__",
         "_changes",
         "_ejections",
         "_ramp_from",
