@@ -20,6 +20,7 @@ from gwproxy.messages import Request, Response
 from gwproxy.model import Consumer, Route, Timeouts
 
 
+@mypyc_attr(acyclic=True)
 class Patience:
     """What a model of timeouts says, in seconds. PERF: an attribute of a model costs a look-up by name; these cost nothing.
 
@@ -35,6 +36,7 @@ class Patience:
         self.total: float | None = timeouts.total
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class UpstreamChoice:
     """Where the request goes; a plugin may change both before the ``pre_proxy`` phase ends.
 
@@ -146,29 +148,29 @@ class Context:
     __slots__ = (
         "_aborted",
         "_authenticated",
+        "_challenges",
         "_compiled",
         "_consumer_of",
         "_finisher_steps",
+        "_finishers",
         "_forwarded",
         "_greenlet",
         "_id_field",
         "_own_seconds",
         "_response_headers",
+        "_shadowed",
         "_side",
         "_step",
         "_step_since",
         "_ticket",
         "_timed",
         "_upstream_seconds",
-        "challenges",
         "consumer",
-        "finishers",
         "params",
         "request",
         "request_id",
         "response",
         "route",
-        "shadowed",
         "started",
         "state",
         "upstream",
@@ -194,9 +196,10 @@ class Context:
         self.consumer: Consumer | None = None
         self._response_headers: Headers | None = None  # made when first asked for
         self.request_id = request_id
-        self.challenges: list[str] = []
-        self.finishers: list[Callable[[Outcome], object]] = []
-        self.shadowed: list[Shadowed] = []
+        # PERF: made when first asked for, as few requests have any.
+        self._challenges: list[str] | None = None
+        self._finishers: list[Callable[[Outcome], object]] | None = None
+        self._shadowed: list[Shadowed] | None = None
         self.started = time.monotonic() if started is None else started
         self._consumer_of = consumer_of
         self._compiled: Any = None  # the route, as it is served
@@ -216,6 +219,27 @@ class Context:
         self._upstream_seconds = 0.0
         self._own_seconds = 0.0
         self._id_field: Any = None  # made of request_id when first asked for: both sides get it
+
+    @property
+    def challenges(self) -> list[str]:
+        """The ``WWW-Authenticate`` challenges that a 401 gets."""
+        if self._challenges is None:
+            self._challenges = []
+        return self._challenges
+
+    @property
+    def finishers(self) -> list[Callable[[Outcome], object]]:
+        """What is called when the request is over."""
+        if self._finishers is None:
+            self._finishers = []
+        return self._finishers
+
+    @property
+    def shadowed(self) -> list[Shadowed]:
+        """What plugins in ``mode: shadow`` would have done."""
+        if self._shadowed is None:
+            self._shadowed = []
+        return self._shadowed
 
     @property
     def response_headers(self) -> Headers:

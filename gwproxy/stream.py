@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from abc import ABC, abstractmethod
 from time import monotonic
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ _current: Final = getcurrent
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Stream(ABC):
+class Stream:
     """A connection to read from and write to.
 
     Both raise TimeoutError if nothing happened in time, and OSError if the connection is broken. One greenlet at a time.
@@ -38,32 +37,32 @@ class Stream(ABC):
 
     __slots__ = ()
 
-    @abstractmethod
     def receive(self, size: int, until: float, *, awaited: bool = False) -> bytes:
         """Return up to ``size`` bytes as soon as there is one; empty at the end.
 
         :param until: when to give up, by ``time.monotonic``.
         :param awaited: nothing is expected to be there yet, so that looking before waiting would be in vain.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def receive_now(self, size: int) -> bytes | None:
         """Return up to ``size`` bytes that are here; empty at the end, None if there is nothing yet."""
+        raise NotImplementedError
 
-    @abstractmethod
     def fileno(self) -> int:
         """Return the descriptor, to wait for it among others."""
+        raise NotImplementedError
 
-    @abstractmethod
     def send(self, data: bytes | memoryview, patience: float) -> int:
         """Send some of ``data``; return how many bytes.
 
         :param patience: seconds to wait for room, if there is none. PERF: not a time, which nearly nobody would look at.
         """
+        raise NotImplementedError
 
-    @abstractmethod
     def close(self) -> None:
         """Let go of the socket, without closing it. A second call does nothing."""
+        raise NotImplementedError
 
 
 def stream_of(sock: Any) -> Stream:

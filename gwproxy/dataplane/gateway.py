@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from gevent import getcurrent
 
@@ -31,7 +31,9 @@ from gwproxy.model import Route
 log = logging.getLogger("gwproxy.gateway")
 
 _LEAVING = "going away"
-_current: Final = getcurrent  # PERF: at hand for compiled code, without a look-up in the module
+# PERF: at hand for compiled code, without a look-up in a module.
+_current: Final = getcurrent
+_monotonic: Final = time.monotonic
 _BODYLESS: Final = frozenset((204, 304))
 _SEALED: Final = frozenset(("content-length", "x-request-id"))
 
@@ -158,7 +160,7 @@ class Gateway:
         if forwarded is not None and leaving is not None and leaving.body is not forwarded.body:
             forwarded.body.close()  # a plugin has put another response in its place
         _seal(ctx)
-        ctx._own_seconds = monotonic() - ctx.started - ctx._upstream_seconds - ctx.request.body.waited
+        ctx._own_seconds = _monotonic() - ctx.started - ctx._upstream_seconds - ctx.request.body.waited
         return ctx
 
     def count(self, ctx: Context, status: int, took: float, received: int, sent: int) -> None:
@@ -271,13 +273,15 @@ def _seal(ctx: Context) -> None:
     if response.status == 401 and not response.upstream and "WWW-Authenticate" not in headers:
         for challenge in ctx.challenges or ("Bearer",):
             headers.add("WWW-Authenticate", challenge)
-    declared, named = [], False
-    one: Any  # a field. PERF: Any, so that compiled code passes on what it has instead of making it anew
-    for one in headers.fields():
-        key = one[0]
+    declared, times, named = "", 0, False
+    fields, shared = headers.fields(), headers.shared()
+    if shared is not None:
+        declared, times, named = shared.length, shared.lengths, shared.identified
+        fields = fields[len(shared.items) :]
+    for key, _, value, _ in fields:
         if key in _SEALED:
             if key == "content-length":
-                declared.append(one[2])
+                declared, times = value, times + 1
             else:
                 named = True
     if not named:
@@ -286,9 +290,9 @@ def _seal(ctx: Context) -> None:
         return
     length = response.body.length
     if length is None:
-        if declared:
+        if times:
             headers.remove("Content-Length")
-    elif declared != [str(length)]:
+    elif times != 1 or declared != str(length):
         headers["Content-Length"] = str(length)
 
 

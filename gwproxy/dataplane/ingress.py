@@ -49,7 +49,7 @@ class Ingress:
             _show(request, raw)
             return request, ident, error
         forwarded, host, upgrade = stripped.forwarded, stripped.host, stripped.upgrade
-        request = _request(environ, peer, stripped.headers if known is None else stripped.headers.copy(), "/")
+        request = _request(environ, peer, stripped.headers if known is None else stripped.copied(), "/")
         if self._trusted and is_trusted(peer, self._trusted):
             request.forwarded = forwarded
             request.scheme = client_scheme(request.scheme, forwarded)
@@ -106,7 +106,8 @@ def _fill(request: Request, environ: dict[str, Any], raw: str, host: str | None,
 def _body_of(environ: dict[str, Any]) -> RequestBody:
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return RequestBody(environ["wsgi.input"], None)
-    length = int(environ.get("CONTENT_LENGTH") or 0)
+    declared = environ.get("CONTENT_LENGTH")
+    length = int(declared) if declared else 0
     return RequestBody(environ["wsgi.input"], length) if length else NO_BODY
 
 

@@ -11,10 +11,15 @@ from collections.abc import Callable
 
 from gevent.monkey import get_original
 
+from gwproxy.dataplane.wire import Head, parse_head
+from gwproxy.http.headers import Shared
 from gwproxy.stream import stream_of
 
 # The system's own, in a worker too: it is asked without waiting, and gevent's would cost a watcher each time.
 _poll: Callable[[], select.poll] = get_original("select", "poll")
+
+#: Bytes of a head that a connection keeps.
+LONGEST_KEPT = 2048
 
 
 class Connection:
@@ -25,7 +30,7 @@ class Connection:
     :ivar reused: whether it has served an exchange before.
     """
 
-    __slots__ = ("_held", "_poll", "_pool", "_secured", "idle_until", "reused", "sock", "stream")
+    __slots__ = ("_head", "_head_data", "_held", "_poll", "_pool", "_secured", "idle_until", "reused", "sock", "stream")
 
     def __init__(self, sock: socket.socket, pool: Pool) -> None:
         self.sock = sock
@@ -33,6 +38,8 @@ class Connection:
         self.reused = False
         self.idle_until = 0.0
         self._held = True
+        self._head: Head | None = None
+        self._head_data = b""
         self._pool = pool
         self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
         poll = _poll()
@@ -42,6 +49,22 @@ class Connection:
     def readable(self) -> bool:
         """Whether bytes, the end or an error of the connection are here already. Costs one system call."""
         return bool(self._poll(0)) or (self._secured is not None and self._secured.pending() > 0)
+
+    def parse_head(self, data: bytes) -> tuple[Head, Shared | None]:
+        """Parse the head of a response, without its empty line, as :func:`gwproxy.dataplane.wire.parse_head`.
+
+        With it come its fields, if it came before.
+
+        PERF: within a second, an upstream that is asked for the same again answers with the same head. Then it is compared (0.1 us), not
+        parsed again (1.4 us).
+        """
+        known = self._head
+        if known is not None and self._head_data == data:
+            return known, known.shared()
+        head = parse_head(data, len(data))
+        if len(data) <= LONGEST_KEPT:
+            self._head, self._head_data = head, data
+        return head, None
 
     def give_back(self, idle: float | None, now: float) -> None:
         """Let the next exchange have the connection; for one whose last message was read to its very end.

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Generic, TypeVar
 
+from mypy_extensions import mypyc_attr
+
 from gwproxy.dataplane.explanation import Explanation, explain
 from gwproxy.dataplane.precedence import Entry, entries_of
 from gwproxy.dataplane.regexes import Regexes
@@ -19,6 +21,7 @@ _MOST_POPULAR, _LONGEST_POPULAR = 1024, 256  # paths that are remembered with wh
 _SORTED = 512  # entries that are sorted in one go: half a millisecond
 
 
+@mypyc_attr(free_list_len=1)
 class Match(Generic[T]):
     """The route of a request.
 

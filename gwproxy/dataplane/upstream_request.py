@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from mypy_extensions import mypyc_attr
 from requests.structures import CaseInsensitiveDict
 
 from gwproxy.context import Patience
@@ -41,6 +42,7 @@ class SizedBody:
         return iter(self.chunks)
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class UpstreamRequest:
     """A request of which every byte is decided by the gateway; nothing is prepared, merged or quoted.
 

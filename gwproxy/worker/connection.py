@@ -213,9 +213,10 @@ class Connection:
             reader.held = held
             if not held:
                 return None
-            end = held.find(b"\r\n\r\n")
-            if end > 0 and (head := service.quick.parse(held, end, self._environs.block)) is not None:
-                reader.held = held[end + 4 :] if len(held) > end + 4 else b""
+            # PERF: not find(), which costs compiled code twice as much, and the slices beside.
+            first, end, rest = held.partition(b"\r\n\r\n")
+            if end and (head := service.quick.parse(first, len(first), self._environs.block)) is not None:
+                reader.held = rest
                 return head
         return read_request(service.limits, reader, self._peer)
 

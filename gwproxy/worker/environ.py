@@ -19,7 +19,6 @@ Beside the keys of PEP 3333, and ``RAW_URI`` (the target as sent):
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,7 +26,7 @@ from gunicorn.http.wsgi import base_environ
 from gunicorn.util import unquote_to_wsgi_str
 
 from gwproxy.http.headers import Headers
-from gwproxy.worker.body import Body
+from gwproxy.worker.body import NOTHING, Body
 from gwproxy.worker.quick import Block, QuickHead
 from gwproxy.worker.request import Request
 
@@ -88,7 +87,7 @@ class Environs:
         environ["RAW_URI"] = request.uri
         environ["PATH_INFO"] = unquote_to_wsgi_str(request.path) if "%" in request.path else request.path
         environ["QUERY_STRING"] = request.query
-        environ["wsgi.input"] = io.BytesIO() if body is None else body
+        environ["wsgi.input"] = NOTHING if body is None else body
         environ["gwproxy.start_response"] = start
         environ["gwproxy.started"] = started
         return environ

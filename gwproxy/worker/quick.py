@@ -12,6 +12,8 @@ import re
 from operator import itemgetter
 from typing import Any, Final
 
+from mypy_extensions import mypyc_attr
+
 from gwproxy.errors import BadRequest
 from gwproxy.http.forwarding import Entry, Stripped, kind_of, strip_request
 from gwproxy.http.headers import Field
@@ -81,10 +83,11 @@ class Lines(dict[bytes, Line | None]):
         return (field, kind_of(key)), cgi_name(name), value
 
 
+@mypyc_attr(acyclic=True)
 class Block:
     """The header of a request, understood. Never changes: all requests of a connection that come with the same share one.
 
-    :ivar data: as it came, each line with the CR LF before it.
+    :ivar data: as it came, without the last CR LF.
     :ivar stripped: what :func:`~gwproxy.http.forwarding.strip_request` makes of it; None: a refusal.
     """
 
@@ -106,6 +109,7 @@ def _stripped(entries: list[Entry]) -> Stripped | None:
         return None
 
 
+@mypyc_attr(acyclic=True)
 class RequestLine:
     """The first line of a request, understood."""
 
@@ -141,6 +145,7 @@ class RequestLines(dict[bytes, RequestLine | None]):
         return RequestLine(method, parts[1].decode("ascii"))
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class QuickHead:
     """The head of an HTTP/1.1 request: the attributes of :class:`gwproxy.worker.request.Request`, of which it is the simple case."""
 
@@ -186,21 +191,19 @@ class QuickHeads:
         """
         if end > LONGEST_HEAD:
             return None
-        start = data.find(b"\r\n")
+        first, _, header = (data if len(data) == end else data[:end]).partition(b"\r\n")
         first_lines = self._first_lines
         if first_lines.size > MOST_BYTES:
             first_lines = self._first_lines = RequestLines(self._longest_line)
-        line = first_lines[data[:start]]
+        line = first_lines[first]
         if line is None:
             return None
-        header = data[start:end]
         block = before if before is not None and before.data == header else self._block(header)
         return QuickHead(line, block) if block is not None else None
 
     def _block(self, header: bytes) -> Block | None:
-        """Return the header that consists of these lines, each with the CR LF before it."""
+        """Return the header that consists of these lines."""
         rest = header.split(b"\r\n")
-        del rest[0]
         if len(rest) > self._most_fields:
             return None
         lines = self._lines
