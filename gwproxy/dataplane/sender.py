@@ -26,14 +26,17 @@ class Sender:
 
     :ivar pools: by the name of their origin: a hash that is there already.
 
-    :param make: makes a pool and puts it there.
+    :param make: returns what makes a pool and puts it there. Asked for it because that refers to it weakly: an upstream that is let go of
+        is freed at once, and not by a collection.
     :param keepalive: False: every connection serves one exchange.
     :param otherwise: by which an exchange is made; None: by the gateway's own. PERF: which is called directly then.
     """
 
     __slots__ = ("_keepalive", "_make", "_otherwise", "pools")
 
-    def __init__(self, make: Callable[[Origin], Pool], *, keepalive: bool, otherwise: Exchanging | None = None) -> None:
+    def __init__(
+        self, make: Callable[[], Callable[[Origin], Pool] | None], *, keepalive: bool, otherwise: Exchanging | None = None
+    ) -> None:
         self.pools: dict[str, Pool] = {}
         self._make = make
         self._keepalive = keepalive
@@ -47,7 +50,9 @@ class Sender:
         now = _monotonic()
         pool = self.pools.get(request.origin.name)
         if pool is None:
-            pool = self._make(request.origin)
+            make = self._make()
+            assert make is not None  # noqa: S101 - who has this has the adapter
+            pool = make(request.origin)
         connection = None if request.fresh else pool.kept(now)
         if connection is None:
             connection = pool.lease(self._connected_by(request, now), fresh=True)

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import requests
 from requests.adapters import BaseAdapter
@@ -90,7 +91,7 @@ class GatewayAdapter(BaseAdapter):
         self._keepalive = keepalive
         self._idle_timeout = idle_timeout
         self._closed = False
-        self.sender = Sender(self._pool, keepalive=keepalive, otherwise=self._otherwise)
+        self.sender = Sender(WeakMethod(self._pool), keepalive=keepalive, otherwise=self._otherwise)
         self._pools = self.sender.pools
 
     def send(
