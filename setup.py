@@ -18,12 +18,13 @@ from setuptools.errors import CompileError, LinkError, PlatformError
 COMPILED = """
     app context messages stream
     http/bodies http/forwarding http/headers http/hosts http/paths
-    dataplane/answered dataplane/chain dataplane/concurrency dataplane/exchange dataplane/forward dataplane/gateway
-    dataplane/histogram dataplane/ingress dataplane/measures dataplane/pool dataplane/precedence dataplane/router
-    dataplane/step dataplane/target dataplane/upstream_request dataplane/upstream_response dataplane/upstreams dataplane/wire
+    dataplane/answered dataplane/chain dataplane/compiled_route dataplane/concurrency dataplane/exchange dataplane/forward
+    dataplane/gateway dataplane/histogram dataplane/ingress dataplane/measures dataplane/pool dataplane/precedence dataplane/retry
+    dataplane/router dataplane/sender dataplane/step dataplane/target dataplane/upstream_request dataplane/upstream_response
+    dataplane/upstreams dataplane/wire
     plugins/cors_grants plugins/jwt_bearer plugins/log_entry plugins/rate_limit_rule plugins/redaction plugins/request_changes
     store/commands store/counters store/log_buffer store/pipeline store/roundtrips store/shared
-    worker/connection worker/environ worker/quick worker/reader worker/response
+    worker/connection worker/environ worker/quick worker/reader worker/response worker/standing
 """
 MISSING = "GWPROXY_COMPILE=1 needs a C compiler and Python's headers (Debian: gcc python3-dev), or unset it"
 

@@ -33,13 +33,14 @@ PROMISE = Path(__file__).parent / "plugin-api-1.json"
 #: Public by their names, but the gateway's own business: they may change with any version.
 INTERNAL = {
     "Context": {"challenges", "finishers", "shadow"},
-    "Headers": {"adopt", "among", "append", "fields", "first", "index", "lines", "lower_items"},
+    "Headers": {"adopt", "among", "append", "fields", "first", "index", "lines", "lower_items", "shared", "sharing"},
     "Request": {"body", "copy", "forwarded", "host_header", "http_version", "peer"},
     "PluginConfig": {"model_post_init"},
     "Response": {"body", "copy", "error", "of", "unread"},
     "InProcessGateway": {"app", "registry", "worker"},
     "FakeUpstream": {"adapter", "close"},
     "Clock": {"hide", "show"},
+    "UpstreamChoice": {"patience"},
 }
 
 _INTRODUCTION = """\

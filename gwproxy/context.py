@@ -20,6 +20,23 @@ from gwproxy.messages import Request, Response
 from gwproxy.model import Consumer, Route, Timeouts
 
 
+@mypyc_attr(acyclic=True)
+class Patience:
+    """What a model of timeouts says, in seconds. PERF: an attribute of a model costs a look-up by name; these cost nothing.
+
+    :ivar total: None: unlimited.
+    """
+
+    __slots__ = ("connect", "head", "read", "total")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self.connect: float = timeouts.connect
+        self.head: float = timeouts.head
+        self.read: float = timeouts.read
+        self.total: float | None = timeouts.total
+
+
+@mypyc_attr(acyclic=True, free_list_len=1)
 class UpstreamChoice:
     """Where the request goes; a plugin may change both before the ``pre_proxy`` phase ends.
 
@@ -30,13 +47,15 @@ class UpstreamChoice:
     :ivar replaced: whether a plugin has.
     """
 
-    __slots__ = ("_cookie", "_live", "_timeout", "base", "replaced", "target")
+    __slots__ = ("_cookie", "_live", "_patience", "_timeout", "base", "replaced", "target")
 
-    def __init__(self, base: str, target: str, timeout: Timeouts) -> None:
+    def __init__(self, base: str, target: str, timeout: Timeouts, patience: Patience | None = None) -> None:
+        """:param patience: made of ``timeout`` before; None: it was not."""
         self.base = base
         self.target = target
         self.replaced = False
         self._timeout = timeout
+        self._patience = patience
         self._live: Any = None  # the upstream that a split or canary has chosen; None: the route's
         self._cookie: str | None = None  # a Set-Cookie that keeps the client there; None: there is nothing to set
 
@@ -50,6 +69,14 @@ class UpstreamChoice:
         if not isinstance(value, Timeouts):
             value = Timeouts.model_validate({**self._timeout.model_dump(), "read": value, "head": value})
         self._timeout = value
+        self._patience = None
+
+    def patience(self) -> Patience:
+        """Return what :attr:`timeout` says."""
+        known = self._patience
+        if known is None:
+            known = self._patience = Patience(self._timeout)
+        return known
 
     @property
     def url(self) -> str:
@@ -132,28 +159,29 @@ class Context:
     __slots__ = (
         "_aborted",
         "_authenticated",
+        "_challenges",
+        "_compiled",
         "_consumer_of",
         "_finisher_steps",
+        "_finishers",
         "_forwarded",
         "_greenlet",
         "_id_field",
         "_own_seconds",
         "_response_headers",
+        "_shadowed",
         "_side",
         "_step",
         "_step_since",
         "_ticket",
         "_timed",
         "_upstream_seconds",
-        "challenges",
         "consumer",
-        "finishers",
         "params",
         "request",
         "request_id",
         "response",
         "route",
-        "shadowed",
         "started",
         "state",
         "upstream",
@@ -179,11 +207,13 @@ class Context:
         self.consumer: Consumer | None = None
         self._response_headers: Headers | None = None  # made when first asked for
         self.request_id = request_id
-        self.challenges: list[str] = []
-        self.finishers: list[Callable[[Outcome], object]] = []
-        self.shadowed: list[Shadowed] = []
+        # PERF: made when first asked for, as few requests have any.
+        self._challenges: list[str] | None = None
+        self._finishers: list[Callable[[Outcome], object]] | None = None
+        self._shadowed: list[Shadowed] | None = None
         self.started = time.monotonic() if started is None else started
         self._consumer_of = consumer_of
+        self._compiled: Any = None  # the route, as it is served
         self._aborted: Aborted | None = None
         self._authenticated = False
         self._forwarded: Response | None = None  # the upstream's, whatever a plugin puts in its place
@@ -200,6 +230,27 @@ class Context:
         self._upstream_seconds = 0.0
         self._own_seconds = 0.0
         self._id_field: Any = None  # made of request_id when first asked for: both sides get it
+
+    @property
+    def challenges(self) -> list[str]:
+        """The ``WWW-Authenticate`` challenges that a 401 gets."""
+        if self._challenges is None:
+            self._challenges = []
+        return self._challenges
+
+    @property
+    def finishers(self) -> list[Callable[[Outcome], object]]:
+        """What is called when the request is over."""
+        if self._finishers is None:
+            self._finishers = []
+        return self._finishers
+
+    @property
+    def shadowed(self) -> list[Shadowed]:
+        """What plugins in ``mode: shadow`` would have done."""
+        if self._shadowed is None:
+            self._shadowed = []
+        return self._shadowed
 
     @property
     def response_headers(self) -> Headers:

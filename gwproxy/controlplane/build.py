@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from types import MappingProxyType
@@ -159,8 +158,7 @@ class Builder:
         """Add what a route does with other upstreams than its own."""
         route, mirror = compiled.route, compiled.route.mirror
         shared = route.split is not None or route.canary is not None
-        return replace(
-            compiled,
+        return compiled.with_others(
             traffic=Traffic(route, compiled.upstream, find) if shared else None,
             mirror=LiveMirror(mirror, find(mirror.upstream), self._upstreams.tally) if mirror is not None else None,
         )

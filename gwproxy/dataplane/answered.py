@@ -32,6 +32,17 @@ class RouteMeasure:
         self.bytes_in = 0
         self.bytes_out = 0
 
+    def count(self, status: int, took: float, upstream: float, gateway: float, bytes_in: int, bytes_out: int) -> None:
+        """Count a request that is over; see :meth:`Answered.count`."""
+        self.statuses[status // 100] += 1
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+        if status != 101:
+            self.total.add(took)
+        self.gateway.add(gateway)
+        if upstream > 0.0:
+            self.upstream.add(upstream)
+
     def shown(self, route: str) -> dict[str, Any]:
         """Return it as JSON's types."""
         return {
@@ -71,17 +82,7 @@ class Answered:
 
         :param upstream: seconds; 0.0: it was not forwarded.
         """
-        row = self._routes.get(route)
-        if row is None:
-            row = self.of(route)
-        row.statuses[status // 100] += 1
-        row.bytes_in += bytes_in
-        row.bytes_out += bytes_out
-        if status != 101:
-            row.total.add(took)
-        row.gateway.add(gateway)
-        if upstream > 0.0:
-            row.upstream.add(upstream)
+        self.of(route).count(status, took, upstream, gateway, bytes_in, bytes_out)
 
     def shown(self) -> list[dict[str, Any]]:
         """Return all rows, sorted by route."""

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 from gevent import getcurrent
 
 from gwproxy.context import Context, UpstreamChoice
 from gwproxy.dataplane import chain
-from gwproxy.dataplane.answered import Answered
+from gwproxy.dataplane.answered import UNMATCHED, Answered
 from gwproxy.dataplane.canary import Canary
 from gwproxy.dataplane.failures import UpstreamBusy
 from gwproxy.dataplane.forward import forward, id_field_of
@@ -31,6 +31,9 @@ from gwproxy.model import Route
 log = logging.getLogger("gwproxy.gateway")
 
 _LEAVING = "going away"
+# PERF: at hand for compiled code, without a look-up in a module.
+_current: Final = getcurrent
+_monotonic: Final = time.monotonic
 _BODYLESS: Final = frozenset((204, 304))
 _SEALED: Final = frozenset(("content-length", "x-request-id"))
 
@@ -61,12 +64,15 @@ class Gateway:
         self._draining = False
         self._shedding = Throttle()
 
-    def serve(self, request: Request, request_id: str, client_gone: Callable[[], bool] | None = None) -> Context:
+    def serve(
+        self, request: Request, request_id: str, client_gone: Callable[[], bool] | None = None, started: float | None = None
+    ) -> Context:
         """Take a request through its phases; ``ctx.response`` is what leaves. Raises nothing a client or a plugin could cause.
 
         :param client_gone: says whether the client has closed; None if that cannot be told.
+        :param started: when its head was complete, by ``time.monotonic``; None: now.
         """
-        ctx = self._begin(request, request_id)
+        ctx = self._begin(request, request_id, started)
         snapshot = self.snapshot if self.canary is None else self.canary.begin(ctx, self.snapshot)
         steps = snapshot.unmatched if snapshot is not None else EMPTY_CHAIN
         try:
@@ -135,9 +141,9 @@ class Gateway:
             if isinstance(response, Response):  # plugins may assign anything
                 response.body.close()
 
-    def _begin(self, request: Request, request_id: str) -> Context:
-        ctx = Context(request, request_id=request_id)
-        ctx._greenlet = getcurrent()
+    def _begin(self, request: Request, request_id: str, started: float | None = None) -> Context:
+        ctx = Context(request, request_id=request_id, started=started)
+        ctx._greenlet = _current()
         self.in_flight.add(ctx)
         return ctx
 
@@ -158,8 +164,21 @@ class Gateway:
         if forwarded is not None and leaving is not None and leaving.body is not forwarded.body:
             forwarded.body.close()  # a plugin has put another response in its place
         _seal(ctx)
-        ctx._own_seconds = monotonic() - ctx.started - ctx._upstream_seconds - ctx.request.body.waited
+        ctx._own_seconds = _monotonic() - ctx.started - ctx._upstream_seconds - ctx.request.body.waited
         return ctx
+
+    def count(self, ctx: Context, status: int, took: float, received: int, sent: int) -> None:
+        """Count a request that is over.
+
+        :param took: seconds.
+        """
+        compiled: CompiledRoute | None = ctx._compiled
+        measure = compiled.measure if compiled is not None else None
+        if measure is None:
+            measure = self.answered.of(ctx.route.id if ctx.route is not None else UNMATCHED)
+            if compiled is not None:
+                compiled.measure = measure
+        measure.count(status, took, ctx._upstream_seconds, ctx._own_seconds, received, sent)
 
     def carry(self, tunnel: Tunnel, head: bytes) -> None:
         """Run a tunnel until it is over. One that opens while the worker drains is closed at once: clients connect anew.
@@ -191,15 +210,16 @@ def find_route(snapshot: Snapshot, ctx: Context) -> CompiledRoute:
     match = snapshot.router.match(request.host, request.path, wanted or request.method, request.headers, preflight=wanted is not None)
     if match is None:
         raise RouteNotFound()
-    compiled, route = match.entry, match.route
-    ctx.route, ctx.params = route, match.params
+    compiled = match.entry
+    ctx.route, ctx.params, ctx._compiled = match.route, match.params, compiled
     ctx._consumer_of = snapshot.consumers.find
-    request._max_buffer = route.max_buffer
-    path = strip(request.path, match.matched) if route.strip_path else request.path
+    request._max_buffer = compiled.max_buffer
+    path = strip(request.path, match.matched) if compiled.strip_path else request.path
     if request.query_string:
         path = f"{path}?{request.query_string}"
     single = compiled.upstream.single
-    ctx.upstream = UpstreamChoice(compiled.upstream.base, single.prefix + path if single else path, route.timeout)
+    target = single.prefix + path if single is not None and single.prefix else path
+    ctx.upstream = UpstreamChoice(compiled.upstream.base, target, compiled.timeout, compiled.patience)
     return compiled
 
 
@@ -212,8 +232,8 @@ def admit(compiled: CompiledRoute, request: Request) -> None:
         raise ServiceUnavailable(compiled.unavailable)
     if request.upgrade:
         _check_upgrade(request, compiled.route)
-    if compiled.route.max_body is not None:
-        request.body.restrict(compiled.route.max_body)
+    if compiled.max_body is not None:
+        request.body.restrict(compiled.max_body)
 
 
 def _check_upgrade(request: Request, route: Route) -> None:
@@ -257,21 +277,26 @@ def _seal(ctx: Context) -> None:
     if response.status == 401 and not response.upstream and "WWW-Authenticate" not in headers:
         for challenge in ctx.challenges or ("Bearer",):
             headers.add("WWW-Authenticate", challenge)
-    declared, named = [], False
-    for one in headers.among(_SEALED):
-        if one[0] == "content-length":
-            declared.append(one[2])
-        else:
-            named = True
+    declared, times, named = "", 0, False
+    fields, shared = headers.fields(), headers.shared()
+    if shared is not None:
+        declared, times, named = shared.length, shared.lengths, shared.identified
+        fields = fields[len(shared.items) :]
+    for key, _, value, _ in fields:
+        if key in _SEALED:
+            if key == "content-length":
+                declared, times = value, times + 1
+            else:
+                named = True
     if not named:
         headers.append(id_field_of(ctx))
     if response.status in _BODYLESS or (response.upstream and ctx.request.method == "HEAD"):
         return
     length = response.body.length
     if length is None:
-        if declared:
+        if times:
             headers.remove("Content-Length")
-    elif declared != [str(length)]:
+    elif times != 1 or declared != str(length):
         headers["Content-Length"] = str(length)
 
 

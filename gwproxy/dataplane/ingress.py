@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from gwproxy.errors import BadRequest, HttpError
 from gwproxy.http.bodies import NO_BODY, NoBody, RequestBody
-from gwproxy.http.forwarding import Entry, client_address, client_scheme, entries_of, is_trusted, request_id, strip_request
+from gwproxy.http.forwarding import Entry, Stripped, client_address, client_scheme, entries_of, is_trusted, request_id, strip_request
 from gwproxy.http.headers import Headers
 from gwproxy.http.hosts import parse_host
 from gwproxy.http.paths import read_target, split_target
@@ -38,19 +38,18 @@ class Ingress:
 
         :raises BadRequest: not even that.
         """
-        entries = environ.get("gwproxy.fields")
-        if entries is None:
-            entries = _entries_of(environ)
+        known: Stripped | None = environ.get("gwproxy.stripped")  # for all requests that come with the same header
         ident = request_id(environ.get("HTTP_X_REQUEST_ID"))
         raw = environ.get("RAW_URI") or _raw_target(environ)
         peer: str = environ.get("REMOTE_ADDR") or ""
         try:
-            headers, forwarded, host, upgrade = strip_request(entries)
+            stripped = _stripped(environ) if known is None else known
         except BadRequest as error:
             request = _request(environ, peer, Headers(), "/")
             _show(request, raw)
             return request, ident, error
-        request = _request(environ, peer, headers, "/")
+        forwarded, host, upgrade = stripped.forwarded, stripped.host, stripped.upgrade
+        request = _request(environ, peer, stripped.headers if known is None else stripped.copied(), "/")
         if self._trusted and is_trusted(peer, self._trusted):
             request.forwarded = forwarded
             request.scheme = client_scheme(request.scheme, forwarded)
@@ -63,6 +62,15 @@ class Ingress:
             _show(request, raw)
             return request, ident, error
         return request, ident, None
+
+
+def _stripped(environ: dict[str, Any]) -> Stripped:
+    """Sort out the header.
+
+    :raises BadRequest: as :func:`~gwproxy.http.forwarding.strip_request`.
+    """
+    entries = environ.get("gwproxy.fields")
+    return strip_request(_entries_of(environ) if entries is None else entries)
 
 
 def _request(environ: dict[str, Any], peer: str, headers: Headers, path: str) -> Request:
@@ -98,7 +106,8 @@ def _fill(request: Request, environ: dict[str, Any], raw: str, host: str | None,
 def _body_of(environ: dict[str, Any]) -> RequestBody:
     if environ.get("HTTP_TRANSFER_ENCODING"):
         return RequestBody(environ["wsgi.input"], None)
-    length = int(environ.get("CONTENT_LENGTH") or 0)
+    declared = environ.get("CONTENT_LENGTH")
+    length = int(declared) if declared else 0
     return RequestBody(environ["wsgi.input"], length) if length else NO_BODY
 
 

@@ -15,8 +15,11 @@ from gwproxy.errors import ServiceUnavailable
 from gwproxy.model import Target, Upstream
 
 
-class _Target(LiveTarget):
-    """One that can be referred to weakly: compiled classes cannot."""
+class SharedTarget(LiveTarget):
+    """A target that descriptions of an upstream share, and that is forgotten with the last of them.
+
+    A class of its own because compiled ones know no weak references.
+    """
 
     __slots__ = ("__weakref__",)
 
@@ -29,8 +32,8 @@ class KnownTargets:
 
     def __init__(self) -> None:
         self.changes = Changes()
-        self._alike: WeakValueDictionary[object, _Target] = WeakValueDictionary()
-        self._latest: WeakValueDictionary[object, _Target] = WeakValueDictionary()
+        self._alike: WeakValueDictionary[object, SharedTarget] = WeakValueDictionary()
+        self._latest: WeakValueDictionary[object, SharedTarget] = WeakValueDictionary()
 
     def get(self, upstream: str, described: Upstream, url: str, name: str | None = None) -> tuple[LiveTarget, bool]:
         """Return the target of an upstream at ``url``, and whether nothing was known of it.
@@ -44,7 +47,7 @@ class KnownTargets:
         if known is not None:
             return known, False
         before = self._latest.get(place)
-        made = _Target(url, self.changes, name=name)
+        made = SharedTarget(url, self.changes, name=name)
         if before is not None:
             made.resembles(before)
         self._alike[judged] = self._latest[place] = made
@@ -58,6 +61,7 @@ class Members:
 
     :ivar targets: all of them, drained ones too; of a name that nobody has answered yet, one that stands for it.
     :ivar single: the only one there can be, as an address; None if there are several, or may be.
+    :ivar sole: the same, if it gets requests.
     """
 
     def __init__(self, name: str, described: Upstream, known: KnownTargets, names: Names, *, joining: bool = False) -> None:
@@ -84,14 +88,14 @@ class Members:
         self._choose: Chooser
         self.reseat()
         self.single = None if len(described.targets) > 1 or self._resolving else self.targets[0]
-        self._sole = self.single if described.targets[0].weight else None
+        self.sole = self.single if described.targets[0].weight else None
 
     def pick(self, ctx: Context, tried: Collection[LiveTarget] = ()) -> LiveTarget:
         """Choose a target, one that was not tried if there is any.
 
         :raises ServiceUnavailable: no target is up.
         """
-        sole = self._sole
+        sole = self.sole
         if sole is not None and sole.up:
             return sole
         if self._seen != self._changes.count:

@@ -136,7 +136,7 @@ class LiveMirror:
     def _exchange(self, target: LiveTarget, request: UpstreamRequest) -> None:
         target.active += 1
         try:
-            raw = self.upstream.exchange(request)
+            raw = self.upstream.sender.exchange(request)
             try:
                 left = _DRAINED
                 for chunk in raw.stream():

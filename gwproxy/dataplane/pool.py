@@ -11,10 +11,15 @@ from collections.abc import Callable
 
 from gevent.monkey import get_original
 
+from gwproxy.dataplane.wire import Head, parse_head
+from gwproxy.http.headers import Shared
 from gwproxy.stream import stream_of
 
 # The system's own, in a worker too: it is asked without waiting, and gevent's would cost a watcher each time.
 _poll: Callable[[], select.poll] = get_original("select", "poll")
+
+#: Bytes of a head that a connection keeps.
+LONGEST_KEPT = 2048
 
 
 class Connection:
@@ -25,7 +30,7 @@ class Connection:
     :ivar reused: whether it has served an exchange before.
     """
 
-    __slots__ = ("_held", "_poll", "_pool", "_secured", "idle_until", "reused", "sock", "stream")
+    __slots__ = ("_head", "_head_data", "_held", "_poll", "_pool", "_secured", "idle_until", "reused", "sock", "stream")
 
     def __init__(self, sock: socket.socket, pool: Pool) -> None:
         self.sock = sock
@@ -33,6 +38,8 @@ class Connection:
         self.reused = False
         self.idle_until = 0.0
         self._held = True
+        self._head: Head | None = None
+        self._head_data = b""
         self._pool = pool
         self._secured = sock if isinstance(sock, ssl.SSLSocket) else None
         poll = _poll()
@@ -43,14 +50,31 @@ class Connection:
         """Whether bytes, the end or an error of the connection are here already. Costs one system call."""
         return bool(self._poll(0)) or (self._secured is not None and self._secured.pending() > 0)
 
-    def give_back(self, idle: float | None) -> None:
+    def parse_head(self, data: bytes) -> tuple[Head, Shared | None]:
+        """Parse the head of a response, without its empty line, as :func:`gwproxy.dataplane.wire.parse_head`.
+
+        With it come its fields, if it came before.
+
+        PERF: within a second, an upstream that is asked for the same again answers with the same head. Then it is compared (0.1 us), not
+        parsed again (1.4 us).
+        """
+        known = self._head
+        if known is not None and self._head_data == data:
+            return known, known.shared()
+        head = parse_head(data, len(data))
+        if len(data) <= LONGEST_KEPT:
+            self._head, self._head_data = head, data
+        return head, None
+
+    def give_back(self, idle: float | None, now: float) -> None:
         """Let the next exchange have the connection; for one whose last message was read to its very end.
 
         :param idle: seconds the upstream keeps it open; None if it does not say.
+        :param now: by ``time.monotonic``, or a little before.
         """
         if self._held:
             self._held = False
-            self._pool.take_back(self, idle)
+            self._pool.take_back(self, idle, now)
 
     def close(self) -> None:
         """Close it for good; a second call does nothing, nor does one after :meth:`give_back`."""
@@ -93,21 +117,31 @@ class Pool:
         :raises UpstreamFailed: as :func:`gwproxy.dataplane.connect.connect`.
         :raises UpstreamTimedOut: as there.
         """
+        kept = None if fresh else self.kept(time.monotonic())
+        return kept if kept is not None else Connection(self._dial(until), self)
+
+    def kept(self, now: float) -> Connection | None:
+        """Return the idle connection used last that still stands; None: there is none.
+
+        :param now: by ``time.monotonic``.
+        """
         idle = self._idle
-        while idle and not fresh:
+        while idle:
             try:
                 connection = idle.pop()
             except IndexError:  # another thread's
-                break
-            if connection.idle_until > time.monotonic() and not connection.readable():
+                return None
+            if connection.idle_until > now and not connection.readable():
                 connection.reused = connection._held = True
                 return connection
             connection.end()
-        return Connection(self._dial(until), self)
+        return None
 
-    def take_back(self, connection: Connection, idle: float | None) -> None:
-        """Keep a connection for the next exchange, a second shorter than the upstream would."""
-        now = time.monotonic()
+    def take_back(self, connection: Connection, idle: float | None, now: float) -> None:
+        """Keep a connection for the next exchange, a second shorter than the upstream would.
+
+        :param now: by ``time.monotonic``, or a little before.
+        """
         kept = self._idle_timeout if idle is None else min(self._idle_timeout, idle - 1.0)
         if self._keepalive and kept > 0:
             connection.idle_until = now + kept

@@ -35,9 +35,10 @@ class Entry(Generic[T]):
 
     :ivar host: normalised, ``*.`` and a name for a wildcard; empty: any.
     :ivar payload: what the router was given with the route.
+    :ivar plain: whether nothing has to be read of a path that matches: neither parameters nor what is stripped of it.
     """
 
-    __slots__ = ("headers", "host", "methods", "pattern", "payload", "precedence", "route")
+    __slots__ = ("headers", "host", "methods", "pattern", "payload", "plain", "precedence", "route")
 
     def __init__(self, route: Route, payload: T, host: str, pattern: Pattern, order: int) -> None:
         self.route = route
@@ -46,6 +47,7 @@ class Entry(Generic[T]):
         self.pattern = pattern
         self.methods = methods_of(route)
         self.headers = tuple((name.lower(), value) for name, value in route.headers.items()) if route.headers else ()
+        self.plain = not (route.strip_path or pattern.parameters or pattern.regex is not None)
         wildcard = host.startswith("*.")
         self.precedence = Precedence(
             priority=-route.priority,

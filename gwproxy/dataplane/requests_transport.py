@@ -126,10 +126,9 @@ class RequestsAdapter(GatewayAdapter, HTTPAdapter):
 
     def __init__(self, *, tls: TLS | None = None, keepalive: bool = True, idle_timeout: float = 60.0) -> None:
         super().__init__(tls=tls, keepalive=keepalive, idle_timeout=idle_timeout)
-        self._exchange = self._by_requests
         self._lending = LendingPool("upstream")
 
-    def _by_requests(self, request: UpstreamRequest, connection: Connection, *, keepalive: bool) -> RequestsResponse:
+    def _otherwise(self, request: UpstreamRequest, connection: Connection, *, keepalive: bool) -> RequestsResponse:
         outgoing = Outgoing(request, connection, keepalive=keepalive)
         try:
             response = HTTPAdapter.send(self, outgoing, stream=True)

@@ -2,52 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
-from gwproxy.dataplane.mirror import LiveMirror
+from gwproxy.dataplane.compiled_route import EMPTY_CHAIN, Chain, CompiledRoute
 from gwproxy.dataplane.router import Router
-from gwproxy.dataplane.split import Traffic
-from gwproxy.dataplane.step import Steps
 from gwproxy.dataplane.upstreams import LiveUpstream
-from gwproxy.hookspecs import PHASES
-from gwproxy.model import Consumer, Document, Route
+from gwproxy.model import Consumer, Document
 
-Chain = Mapping[str, Steps]
-
-#: No plugin in any phase.
-EMPTY_CHAIN: Chain = MappingProxyType(dict.fromkeys(PHASES, ()))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CompiledRoute:
-    """A route, ready to serve.
-
-    :ivar chain: the steps of each phase.
-    :ivar upstream: where it goes.
-    :ivar unavailable: why it answers 503 (a plugin that is not there); None if it serves.
-    :ivar secrets: of its plugins' configurations.
-    :ivar traffic: which of several upstreams a request goes to; None: to ``upstream``.
-    :ivar mirror: who gets copies; None: nobody.
-    """
-
-    route: Route
-    chain: Chain
-    upstream: LiveUpstream
-    unavailable: str | None = None
-    secrets: frozenset[str] = field(default=frozenset(), repr=False)
-    traffic: Traffic | None = None
-    mirror: LiveMirror | None = None
-
-    def upstreams(self) -> Iterator[LiveUpstream]:
-        """Yield all that it refers to, with repetitions."""
-        yield self.upstream
-        if self.traffic is not None:
-            yield from self.traffic.upstreams()
-        if self.mirror is not None:
-            yield self.mirror.upstream
+__all__ = ["EMPTY_CHAIN", "Chain", "CompiledRoute", "Consumers", "Snapshot"]
 
 
 class Consumers:

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
 from gwproxy.dataplane.connect import Origin, client_context, connect
-from gwproxy.dataplane.exchange import exchange
 from gwproxy.dataplane.failures import ClientLeft, Failure, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Pool
+from gwproxy.dataplane.sender import Exchanging, Sender
 from gwproxy.dataplane.upstream_request import SizedBody, UpstreamRequest
 from gwproxy.dataplane.upstream_response import RawResponse, WholeResponse
 from gwproxy.model import TLS
@@ -77,7 +77,12 @@ class GatewayAdapter(BaseAdapter):
     :param tls: for ``https`` origins.
     :param keepalive: False: every connection serves one exchange, and the upstream is told so.
     :param idle_timeout: seconds an idle connection is kept, if the upstream's ``Keep-Alive`` does not ask for less.
+
+    :ivar sender: what sends them.
     """
+
+    #: By which an exchange is made on a connection; None: by the gateway's own.
+    _otherwise: Exchanging | None = None
 
     def __init__(self, *, tls: TLS | None = None, keepalive: bool = True, idle_timeout: float = 60.0) -> None:
         super().__init__()
@@ -85,9 +90,9 @@ class GatewayAdapter(BaseAdapter):
         self._context: ssl.SSLContext | None = None
         self._keepalive = keepalive
         self._idle_timeout = idle_timeout
-        self._pools: dict[str, Pool] = {}  # by name: a hash that is there already
         self._closed = False
-        self._exchange: Callable[..., RawResponse | WholeResponse] = exchange  # by which one is made on a connection
+        self.sender = Sender(WeakMethod(self._pool), keepalive=keepalive, otherwise=self._otherwise)
+        self._pools = self.sender.pools
 
     def send(
         self,
@@ -115,16 +120,7 @@ class GatewayAdapter(BaseAdapter):
 
         :raises: as :meth:`send`.
         """
-        until = time.monotonic() + request.timeouts.connect
-        if request.deadline is not None:
-            until = min(until, request.deadline)
-        pool = self._pools.get(request.origin.name)
-        connection = (pool if pool is not None else self._pool(request.origin)).lease(until, request.fresh)
-        try:
-            return self._exchange(request, connection, keepalive=self._keepalive)
-        except BaseException:  # a killed greenlet, too, must not leave an answer for somebody else
-            connection.close()
-            raise
+        return self.sender.exchange(request)
 
     def prune(self) -> None:
         """Close idle connections whose time is over or whose upstream has closed them; does not wait.

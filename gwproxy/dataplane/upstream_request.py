@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+from mypy_extensions import mypyc_attr
 from requests.structures import CaseInsensitiveDict
 
+from gwproxy.context import Patience
 from gwproxy.dataplane.connect import Origin
 from gwproxy.dataplane.wire import encode_fields
 from gwproxy.model import Timeouts
@@ -40,6 +42,7 @@ class SizedBody:
         return iter(self.chunks)
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class UpstreamRequest:
     """A request of which every byte is decided by the gateway; nothing is prepared, merged or quoted.
 
@@ -69,7 +72,7 @@ class UpstreamRequest:
         fields: bytes | Sequence[tuple[str, str]],
         body: bytes | SizedBody | None = None,
         *,
-        timeouts: Timeouts,
+        timeouts: Timeouts | Patience,
         deadline: float | None = None,
         client_gone: Callable[[], bool] | None = None,
         upgrade: bool = False,
@@ -80,9 +83,9 @@ class UpstreamRequest:
         self.target = target
         self.block = fields if isinstance(fields, bytes) else encode_fields(fields)
         self.body = body
-        self.timeouts = timeouts
-        if deadline is None and timeouts.total is not None:
-            deadline = time.monotonic() + timeouts.total
+        self.timeouts = patience = timeouts if isinstance(timeouts, Patience) else Patience(timeouts)
+        if deadline is None and patience.total is not None:
+            deadline = time.monotonic() + patience.total
         self.deadline = deadline
         self.client_gone = client_gone
         self.upgrade = upgrade

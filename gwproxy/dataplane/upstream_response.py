@@ -12,24 +12,31 @@ from mypy_extensions import mypyc_attr
 from gwproxy.dataplane.failures import ClientLeft, UpstreamFailed, UpstreamTimedOut
 from gwproxy.dataplane.pool import Connection
 from gwproxy.dataplane.wire import Dechunker, Head, Malformed
-from gwproxy.http.headers import Field
+from gwproxy.http.headers import Field, Headers, Shared
 
 LOOK = 0.5  # seconds between two looks at the client while the upstream is silent
 
 
+@mypyc_attr(acyclic=True, free_list_len=1)
 class WholeResponse:
     """A response that came in one piece: its connection serves others already. See :class:`RawResponse` for the attributes."""
 
-    __slots__ = ("complete", "fields", "hop", "length", "reused", "status", "whole")
+    __slots__ = ("complete", "fields", "hop", "length", "reused", "shared", "status", "whole")
 
-    def __init__(self, head: Head, whole: bytes, reused: bool) -> None:
+    def __init__(self, head: Head, whole: bytes, reused: bool, shared: Shared | None) -> None:
+        """:param shared: the fields, of a head that came before; they are not to be changed then."""
         self.complete = True
         self.hop: Sequence[Field] = ()
         self.status = head.status
         self.fields = head.fields
+        self.shared = shared
         self.length = head.length
         self.whole = whole
         self.reused = reused
+
+    def headers(self) -> Headers:
+        """Return the fields, to be changed."""
+        return Headers.adopt(self.fields.copy()) if self.shared is None else Headers.sharing(self.shared)
 
     def stream(self, amt: int = 65536, decode_content: bool = False) -> Iterator[bytes]:
         """Yield the body."""
@@ -116,6 +123,10 @@ class RawResponse:
         if self._left is not None and len(rest) >= self._left:
             self._rest = rest[: self._left]
             self._finish(excess=len(rest) > self._left)
+
+    def headers(self) -> Headers:
+        """Return the fields, to be changed."""
+        return Headers.adopt(self.fields)
 
     @property
     def whole(self) -> bytes | None:
@@ -214,7 +225,7 @@ class RawResponse:
         if excess or not self._reusable:
             self._connection.close()
         else:
-            self._connection.give_back(self._idle)
+            self._connection.give_back(self._idle, time.monotonic())
 
     def _fail(self, detail: str) -> NoReturn:
         self.close()

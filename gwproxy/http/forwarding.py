@@ -11,10 +11,12 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from mypy_extensions import mypyc_attr
 
 from gwproxy.errors import BadRequest
-from gwproxy.http.headers import Field, Headers, carried, field
+from gwproxy.http.headers import Field, Headers, Shared, carried, field
 from gwproxy.http.hosts import parse_host
 
 # RFC 9110 section 7.6.1, RFC 9113 section 8.2.2, and what was never a request field but a variable (httpoxy).
@@ -68,7 +70,8 @@ _DEEPEST = 32  # elements of a chain that are looked at
 _LONGEST = 80  # characters of an element
 
 
-class Stripped(NamedTuple):
+@mypyc_attr(acyclic=True)
+class Stripped:
     """A request's fields, sorted out by :func:`strip_request`.
 
     :ivar headers: what plugins see and upstreams get.
@@ -77,14 +80,24 @@ class Stripped(NamedTuple):
     :ivar upgrade: the protocol asked for, lower case: ``websocket`` if it is among several; empty: none.
     """
 
-    headers: Headers
-    forwarded: Headers
-    host: str | None
-    upgrade: str
+    __slots__ = ("_shared", "forwarded", "headers", "host", "upgrade")
+
+    def __init__(self, headers: Headers, forwarded: Headers, host: str | None, upgrade: str) -> None:
+        self.headers = headers
+        self.forwarded = forwarded
+        self.host = host
+        self.upgrade = upgrade
+        self._shared: Shared | None = None
+
+    def copied(self) -> Headers:
+        """Return the headers for one more request that has them."""
+        shared = self._shared
+        if shared is None:
+            shared = self._shared = Shared(self.headers.fields())
+        return Headers.sharing(shared)
 
 
 _NONE_ASIDE: Final = Headers()  # never changed: nobody but the gateway sees what is put aside
-_stripped: Final = tuple.__new__  # PERF: 0.2 us less than the class itself
 
 #: A request's field, and what becomes of it: :func:`kind_of` of its name.
 Entry = tuple[Field, int]
@@ -140,7 +153,7 @@ def strip_request(entries: Iterable[Entry]) -> Stripped:
     if traced:
         _check_trace(headers)
     upgrade = _protocol(looked.get("upgrade", "")) if "upgrade" in options else ""
-    return _stripped(Stripped, (headers, Headers.adopt(aside) if aside else _NONE_ASIDE, looked.get("host"), upgrade))
+    return Stripped(headers, Headers.adopt(aside) if aside else _NONE_ASIDE, looked.get("host"), upgrade)
 
 
 def _unlisted(key: str) -> int:
@@ -222,7 +235,7 @@ def id_field(ident: str) -> Field:
     """
     if not (ident.isascii() and ident.isprintable()):
         raise ValueError("a request id that cannot stand in a header")
-    return ("x-request-id", "X-Request-ID", ident, b"X-Request-ID: %b\r\n" % ident.encode())
+    return ("x-request-id", "X-Request-ID", ident, b"X-Request-ID: " + ident.encode() + b"\r\n")
 
 
 def client_scheme(scheme: str, forwarded: Headers | None) -> str:

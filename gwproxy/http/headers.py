@@ -19,6 +19,36 @@ _key_and_value: Final = itemgetter(0, 2)
 Field = tuple[str, str, str, bytes]
 
 
+@mypyc_attr(acyclic=True)
+class Shared:
+    """End-to-end fields that messages have in common, and what was made of them once: who sends on such a message copies that.
+
+    :ivar items: never changed.
+    :ivar lines: all of them, as they are sent.
+    :ivar length: what the last Content-Length says; empty: there is none.
+    :ivar lengths: how many there are.
+    :ivar dated: whether there is a Date.
+    :ivar identified: whether there is an X-Request-ID.
+    :ivar left: names, and the lines but those of these names; None: nobody has wanted that.
+    """
+
+    __slots__ = ("dated", "identified", "items", "left", "length", "lengths", "lines")
+
+    def __init__(self, items: list[Field]) -> None:
+        self.items = items
+        self.lines = b"".join([one[3] for one in items])
+        self.length, self.lengths = "", 0
+        self.dated = self.identified = False
+        self.left: tuple[frozenset[str], bytes] | None = None
+        for key, _, value, _ in items:
+            if key == "content-length":
+                self.length, self.lengths = value, self.lengths + 1
+            elif key == "date":
+                self.dated = True
+            elif key == "x-request-id":
+                self.identified = True
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Headers:
     """The header fields of one message, in order, with repetitions and as they were spelled.
@@ -32,7 +62,7 @@ class Headers:
     ('1', ['1', '2'])
     """
 
-    __slots__ = ("_first", "_items")
+    __slots__ = ("_first", "_items", "_shared")
 
     def __init__(self, items: Iterable[tuple[str, str]] = ()) -> None:
         """Take ``items``.
@@ -41,6 +71,15 @@ class Headers:
         """
         self._items: list[Field] = [carried(name, value) for name, value in items] if items else []
         self._first: dict[str, str] | None = None  # made when first asked for: most messages pass unread
+        self._shared: Shared | None = None
+
+    @staticmethod
+    def sharing(shared: Shared) -> Headers:
+        """Make headers that begin as others did."""
+        new = Headers()
+        new._items = shared.items.copy()
+        new._shared = shared
+        return new
 
     @staticmethod
     def adopt(fields: list[Field]) -> Headers:
@@ -184,6 +223,21 @@ class Headers:
         """Return the fields whose name, in lower case, is one of ``keys``, in order. Costs a pass, and needs no index."""
         items: list[Any] = self._items
         return [item for item in items if item[0] in keys]
+
+    def shared(self) -> Shared | None:
+        """Return what the headers still begin with that others begin with, too; None: nothing."""
+        shared = self._shared
+        if shared is None:
+            return None
+        own: list[Any] = self._items
+        items: list[Any] = shared.items
+        count = len(items)
+        if len(own) < count:
+            return None
+        for number in range(count):
+            if own[number] is not items[number]:
+                return None
+        return shared
 
     def lines(self) -> list[bytes]:
         """Return the line of every field, in order, as it is sent."""

@@ -26,11 +26,13 @@ class ClientReader:
 
     :ivar held: what was read but not used: pipelined requests, or a body that came with its head.
     :ivar begun: whether a part of the head that is read has come.
+    :ivar received: when the last bytes of a head came (:func:`time.monotonic`).
     :ivar idle_since: when the connection became idle (:func:`time.monotonic`); None while a request is under way.
     """
 
     __slots__ = (
         "_deadline",
+        "_header_timeout",
         "_keepalive",
         "_meanwhile",
         "_other",
@@ -41,12 +43,14 @@ class ClientReader:
         "begun",
         "held",
         "idle_since",
+        "received",
         "stream",
     )
 
     def __init__(self, stream: Stream, settings: Settings, keepalive: float) -> None:
         self.stream = stream
         self._settings = settings
+        self._header_timeout: float = settings.header_timeout
         self._keepalive = keepalive
         self._deadline: float | None = None  # None: a body is read
         self._waited = 0.0
@@ -56,6 +60,7 @@ class ClientReader:
         self._meanwhile: Callable[[], None] | None = None
         self._until: float | None = None
         self.begun = False
+        self.received = 0.0
         self.idle_since: float | None = monotonic()
 
     def read(self, size: int | None = None, read_ahead: int | None = None) -> bytes:
@@ -85,10 +90,10 @@ class ClientReader:
 
     def expect_head(self) -> None:
         """From here on, a head is read."""
-        now = monotonic()
+        now = self.received = monotonic()
         self.begun = bool(self.held)
         self.idle_since = None if self.begun else now
-        self._deadline = now + (self._settings.header_timeout if self.begun else self._keepalive)
+        self._deadline = now + (self._header_timeout if self.begun else self._keepalive)
 
     def expect_body(self) -> None:
         """From here on, a body is read."""
@@ -125,10 +130,11 @@ class ClientReader:
         if self.begun and monotonic() >= deadline:  # what trickles fast enough to be here always is late all the same
             raise TimeoutError
         data = self.stream.receive(size, deadline, awaited=not self.begun)
+        now = self.received = monotonic()
         if not self.begun:
             self.begun = True
             self.idle_since = None
-            self._deadline = monotonic() + self._settings.header_timeout
+            self._deadline = now + self._header_timeout
         return data
 
     def _body_chunk(self, size: int) -> bytes:

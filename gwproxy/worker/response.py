@@ -210,16 +210,27 @@ class Response:
         if code < 200 or code in _NOT_PLAIN:
             return b""
         declared = dated = False
-        for one in headers.among(_SPECIAL):
-            if one[0] == "date":
-                dated = True
-            elif one[0] != "content-length" or declared or one[2] != str(whole):
-                return b""
-            else:
+        parts = [line]
+        fields, shared = headers.fields(), headers.shared()
+        if shared is not None and shared.lengths <= 1:
+            if shared.lengths:
+                if shared.length != str(whole):
+                    return b""
                 declared = True
+            dated = shared.dated
+            parts.append(shared.lines)
+            fields = fields[len(shared.items) :]
+        for key, _, value, sent in fields:
+            if key in _SPECIAL:
+                if key == "date":
+                    dated = True
+                elif key != "content-length" or declared or value != str(whole):
+                    return b""
+                else:
+                    declared = True
+            parts.append(sent)
         if not declared:
             return b""
-        parts = headers.lines()
         if not dated:
             parts.append(_date(int(time.time())))
         self._length = whole
@@ -228,7 +239,8 @@ class Response:
             parts.append(b"Connection: close\r\n")
         elif not self._http11:
             parts.append(b"Connection: keep-alive\r\n")
-        return b"%b%b\r\n" % (line, b"".join(parts))
+        parts.append(b"\r\n")
+        return b"".join(parts)
 
     def _head(self, whole: int | None) -> bytes:
         """Return the head, and decide on the framing.

@@ -12,6 +12,7 @@ from gwproxy.dataplane.waits import Serving
 from gwproxy.tally import Tally
 from gwproxy.worker.connection import Connection
 from gwproxy.worker.refusals import logger
+from gwproxy.worker.standing import Standing
 
 #: A connection idle for less than this many seconds may have a request on its way: it is not ended before.
 IDLE_GRACE_SECONDS = 0.5
@@ -30,11 +31,11 @@ class Slots:
     :ivar connections: those that are open.
     """
 
-    def __init__(self, limit: int, tally: Tally) -> None:
+    def __init__(self, limit: int, tally: Tally, standing: Standing) -> None:
         self.pool = Pool(limit, greenlet_class=Serving)
         self.connections: set[Connection] = set()
         self._tally = tally
-        self._crowded = False
+        self._standing = standing
         self._throttle = Throttle()
 
     def attach(self, server: StreamServer) -> None:
@@ -46,7 +47,7 @@ class Slots:
     @property
     def crowded(self) -> bool:
         """Whether every slot is taken and somebody waited for one when it was last tried to accept."""
-        return self._crowded and self.pool.full()
+        return self._standing.crowded and self.pool.full()
 
     def make_room(self) -> bool:
         """Give up the connection that is idle longest, if there is need; False: none is idle."""
@@ -65,12 +66,12 @@ class Slots:
 
     def _full(self) -> bool:
         """Whether a connection that waits has to go on waiting: until a slot is free, nothing is accepted then."""
-        self._crowded = self.pool.full()
+        self._standing.crowded = self.pool.full()
         if not self.make_room():
             self._tally.add("worker_full")
             if (suppressed := self._throttle.due()) is not None:
                 logger.warning("worker_full connections=%d suppressed=%d", len(self.connections), suppressed)
-        return self._crowded
+        return self._standing.crowded
 
     def _idle(self) -> list[tuple[float, int, Connection]]:
         latest = monotonic() - IDLE_GRACE_SECONDS

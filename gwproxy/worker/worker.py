@@ -31,6 +31,7 @@ from gwproxy.worker.refusals import logger
 from gwproxy.worker.request import ParserLimits
 from gwproxy.worker.siblings import Siblings
 from gwproxy.worker.slots import Slots
+from gwproxy.worker.standing import ENDLESS, Standing
 
 #: Seconds between two looks at whether the worker is to stop.
 POLL_SECONDS = 0.1
@@ -72,18 +73,28 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     ones wait in the kernel's backlog, or are taken by another worker.
     """
 
-    alive: bool
     _slots: Slots
     _shared_boots: Boots | None = None
     _siblings = Siblings()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Gunicorn calls this in the master, before the fork."""
+        self._standing = Standing()
         super().__init__(*args, **kwargs)
+        self._standing.left = min(self.max_requests, ENDLESS)
         preload(getattr(self.app, "app_uri", None))
         self._boots = GatewayWorker._shared_boots = GatewayWorker._shared_boots or Boots()
         self._failed = self._boots.failed(self.age, self.cfg.workers)
         self._token = GatewayWorker._siblings.add(self)
+
+    @property
+    def alive(self) -> bool:
+        """Whether to go on; gunicorn sets it, in handlers of signals too."""
+        return self._standing.alive
+
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        self._standing.alive = value
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:
@@ -112,7 +123,7 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
         logs.configure(settings.log_level, getattr(self.wsgi, "secrets", tuple))
         raise_file_limit(self.worker_connections)
         tally = getattr(self.wsgi, "tally", None) or Tally()
-        self._slots = Slots(self.worker_connections, tally)
+        self._slots = Slots(self.worker_connections, tally, self._standing)
         listening_on([*(sock.getsockname() for sock in self.sockets), *admin_addresses(settings.admin_bind)])
         if not self._wait_after_crashes():
             return
@@ -191,8 +202,9 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             keepalive=self.cfg.keepalive,
             tls=ssl_context(self.cfg) if self.cfg.is_ssl else None,
             tls_ragged_eofs=self.cfg.suppress_ragged_eofs,
-            goes_on=lambda: self.alive and not self._slots.crowded,
-            count=self._count_request,
+            standing=self._standing,
+            is_crowded=lambda: self._slots.crowded,
+            worn_out=self._worn_out,
             tally=tally,
         )
         servers = []
@@ -205,10 +217,9 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
             servers.append(server)
         return servers
 
-    def _count_request(self) -> None:
-        self.nr += 1
-        if self.nr >= self.max_requests and self.alive:
-            self._recycle("max_requests", "requests", self.nr)
+    def _worn_out(self) -> None:
+        if self.alive:
+            self._recycle("max_requests", "requests", self.max_requests - self._standing.left)
 
     def _recycle(self, reason: str, unit: str, count: int) -> None:
         """Leave, in good order, to be replaced by the master."""

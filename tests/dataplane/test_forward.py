@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gwproxy.context import Context, UpstreamChoice
+from gwproxy.dataplane.forward import _block
+from gwproxy.dataplane.target import LiveTarget
+from gwproxy.http.headers import Headers, Shared, field
+from gwproxy.messages import Request
+from gwproxy.model import Timeouts
 from tests.dataplane.conftest import Peer, Serve
 from tests.service import Gate, Service
 
@@ -24,6 +30,34 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def gate() -> Gate:
     return Gate()
+
+
+CHANGES: dict[str, Callable[[Headers], object]] = {
+    "nothing": lambda headers: None,
+    "one more": lambda headers: headers.add("X-B", "2"),
+    "one less": lambda headers: headers.remove("X-A"),
+    "a host": lambda headers: headers.add("Host", "of.a.plugin"),
+    "what the gateway says": lambda headers: headers.add("X-Forwarded-Proto", "gopher"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("user", [None, "alice"])
+def test_a_header_that_came_before_goes_on_as_any_other(change: Callable[[Headers], object], user: str | None) -> None:
+    made = [
+        field(name, value)
+        for name, value in (("X-A", "1"), ("X-Forwarded-For", "1.1.1.1"), ("X-User-Id", "eve"), ("TE", "x"), ("x-a", "2"))
+    ]
+    shared, sent = Shared(made), set()
+    for headers in (Headers.sharing(shared), Headers.sharing(shared), Headers.adopt(made.copy())):
+        change(headers)
+        ctx = Context(Request("GET", "/", "", headers, host_header="h", peer="192.0.2.1", remote_addr="192.0.2.1"), request_id="r")
+        ctx.upstream = UpstreamChoice("http://a", "/", Timeouts())
+        if user is not None:
+            ctx.authenticate(user)
+        sent.add(_block(ctx, LiveTarget("http://a")))
+    assert len(sent) == 1
+    assert b"gopher" not in sent.pop()
 
 
 def test_U01_nobody_listens_is_502(gate: Gate) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
+import math
 from bisect import bisect_left
 
 import pytest
 
 from gwproxy import Plugin
 from gwproxy.dataplane.answered import MOST, OTHERS, Answered
-from gwproxy.dataplane.histogram import BOUNDS, Histogram, cumulative
+from gwproxy.dataplane.histogram import BOUNDS, Histogram, bucket_of, cumulative
 from gwproxy.dataplane.measures import KEPT_ROWS, Measures
 from gwproxy.model import PluginBreaker
 from gwproxy.plugin import Entry
@@ -35,6 +36,12 @@ def test_a_time_is_right_to_a_fifth() -> None:
             assert found is not None
             assert exact / 1.42 <= found <= exact * 1.42
         assert histogram.seconds == pytest.approx(exact * 100)
+
+
+def test_a_bucket_ends_exactly_at_its_bound() -> None:
+    times = [time for bound in BOUNDS for time in (math.nextafter(bound, 0.0), bound, math.nextafter(bound, 1.0), bound * 1.2)]
+    for time in [-1.0, 0.0, 1e-9, *times, 1e9]:
+        assert bucket_of(time) == bisect_left(BOUNDS, time)
 
 
 def test_quantiles_tell_the_slow_from_the_many() -> None:

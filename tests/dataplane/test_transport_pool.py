@@ -199,6 +199,16 @@ def test_without_keepalive_every_connection_serves_once_and_the_upstream_is_told
     assert upstream.requests == [b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"] * 2
 
 
+def test_heads_that_come_again_are_those_that_came_and_are_nobody_s_to_change(adapter: GatewayAdapter, serve: Any) -> None:
+    heads = [b"HTTP/1.1 200 OK\r\nX-Tag: %b\r\nContent-Length: 2\r\n\r\n" % tag for tag in (b"a", b"a", b"b", b"a", b"a" * 3000, b"a")]
+    upstream = serve([head + b"%02d" % number for number, head in enumerate(heads)])
+    for number, head in enumerate(heads):
+        raw = exchange(adapter, upstream)
+        assert (raw.whole, [line for *_, line in raw.fields]) == (b"%02d" % number, [line + b"\r\n" for line in head.split(b"\r\n")[1:-2]])
+        raw.headers().remove("X-Tag")  # as a plugin may
+    assert upstream.accepted == 1
+
+
 def test_an_idle_connection_is_kept_for_idle_timeout(transport: Transport, serve: Any) -> None:
     upstream = serve([OK, OK], [OK])
     adapter = transport(idle_timeout=0.05)

@@ -4,9 +4,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gwproxy.http.headers import Headers, carried, check_field, field
+from gwproxy.http.headers import Headers, Shared, carried, check_field, field
 
 _ITEMS = [("X-A", "1"), ("Host", "h"), ("x-a", "2")]
+
+
+def test_headers_that_share_fields_know_for_how_long_they_do() -> None:
+    shared = Shared([field(name, value) for name, value in _ITEMS])
+    first, second = Headers.sharing(shared), Headers.sharing(shared)
+    first.add("X-B", "3")
+    assert first.shared() is shared
+    first.remove("Host")
+    assert first.shared() is None
+    first.add("Host", "h")
+    assert first.shared() is None  # they are the same fields, but not in that order
+    assert (second.items(), second.shared()) == (_ITEMS, shared)
+    del second["x-a"], second["host"]
+    assert (len(second), second.shared(), len(shared.items)) == (0, None, 3)
+    assert Headers(_ITEMS).shared() is None
 
 
 def test_fields_keep_their_order_repetitions_and_spelling() -> None:

@@ -7,6 +7,7 @@ from gunicorn.http.body import ChunkedReader
 
 from gwproxy.errors import ClientGone
 from gwproxy.settings import Settings
+from gwproxy.stream import Stream
 from gwproxy.worker.body import DRAIN_BYTES, Body
 from gwproxy.worker.reader import ClientReader
 
@@ -178,7 +179,7 @@ class Head:
         self.pieces = None if length is not None else ChunkedReader(self, reader).parser
 
 
-class Pieces:
+class Pieces(Stream):
     """Gives one piece a receive, then the end."""
 
     def __init__(self, *pieces):

@@ -5,6 +5,9 @@ import time
 
 import pytest
 
+from gwproxy.worker.environ import LONGEST_KEPT, Environs
+from gwproxy.worker.quick import QuickHeads
+
 
 def ask(client, target="/echo", *lines, method="GET"):
     return json.loads(client.get(target, *lines, method=method).body)
@@ -83,3 +86,33 @@ def test_http_1_0_is_told(client):
     environ = json.loads(client.reply().body)
     assert environ["SERVER_PROTOCOL"] == "HTTP/1.0"
     assert "HTTP_HOST" not in environ
+
+
+def test_environments_of_requests_with_one_header_are_each_one_s_own() -> None:
+    heads, environs, made = QuickHeads(8190, 100, 8190), Environs({"SERVER_NAME": "a"}), []
+    for number, header in enumerate([b"Host: h\r\nX: 1", b"Host: h\r\nX: 1", b"Host: h", b"Host: h\r\nX: 1"]):
+        data = b"GET /%d?q HTTP/1.1\r\n%b\r\n\r\n" % (number, header)
+        head = heads.parse(data, len(data) - 4, environs.block)
+        assert head is not None
+        environ = environs.make(head, None, len, float(number))
+        made.append([environ[key] for key in ("SERVER_NAME", "RAW_URI", "PATH_INFO", "HTTP_HOST", "gwproxy.started")])
+        assert ("HTTP_X" in environ) is (b"X" in header)
+        assert environ["wsgi.input"].read() == b""
+        environ.clear()  # as an app may
+    assert made == [["a", f"/{number}?q", f"/{number}", "h", float(number)] for number in range(4)]
+
+
+def test_a_long_header_is_not_kept() -> None:
+    heads, environs = QuickHeads(8190, 100, 8190), Environs({})
+    for size, kept in ((LONGEST_KEPT - len("\r\nHost: h\r\nX: "), True), (LONGEST_KEPT, False)):
+        data = b"GET / HTTP/1.1\r\nHost: h\r\nX: %b\r\n\r\n" % (b"x" * size)
+        head = heads.parse(data, len(data) - 4)
+        assert head is not None
+        assert len(environs.make(head, None, len, 0.0)["HTTP_X"]) == size
+        assert (environs.block is head.block) is kept
+
+
+def test_who_keeps_a_connection_and_changes_the_header_gets_what_it_asks_for(client) -> None:
+    asked = [("/echo/1", "X-A: 1"), ("/echo/2?q", "X-A: 1"), ("/echo/3", "X-A: 2"), ("/echo/4", "X-A: 1")]
+    got = [ask(client, target, line) for target, line in asked]
+    assert [(one["RAW_URI"], f"X-A: {one['HTTP_X_A']}") for one in got] == asked

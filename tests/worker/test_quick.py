@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gwproxy.errors import HttpError
 from gwproxy.settings import Settings
+from gwproxy.stream import Stream
 from gwproxy.worker.quick import LONGEST_HEAD, MOST_BYTES, QuickHead, QuickHeads
 from gwproxy.worker.reader import ClientReader
 from gwproxy.worker.request import ParserLimits, Request, read_request
@@ -21,7 +22,7 @@ def quick(head: bytes, heads: QuickHeads | None = None) -> QuickHead | None:
     return (heads or QuickHeads(8190, 100, 8190)).parse(head + b"\r\n", len(head) - 2)
 
 
-class Stream:
+class AtOnce(Stream):
     """Gives everything at once."""
 
     def __init__(self, data: bytes) -> None:
@@ -34,7 +35,7 @@ class Stream:
 
 def slow(head: bytes) -> Request | None:
     """Parse it as gunicorn does; None: it is refused."""
-    reader = ClientReader(Stream(head + b"\r\n"), Settings(), 15.0)  # type: ignore[arg-type]
+    reader = ClientReader(AtOnce(head + b"\r\n"), Settings(), 15.0)
     reader.expect_head()
     try:
         return read_request(LIMITS, reader, ("127.0.0.1", 1))
@@ -159,6 +160,38 @@ def test_R46_what_is_remembered_is_bounded_and_means_the_same_again() -> None:
         assert quick(b"GET / HTTP/1.1\r\nHost: h\r\nX_Y: 1\r\n", heads) is None
 
 
+def again(head: bytes, before: QuickHead | None) -> QuickHead | None:
+    """Parse a head that comes after another on its connection."""
+    return QuickHeads(8190, 100, 8190).parse(head + b"\r\n", len(head) - 2, before.block if before is not None else None)
+
+
+def test_a_header_that_comes_again_is_not_read_again_whatever_the_request_line() -> None:
+    first = quick(HEAD)
+    second = again(HEAD.replace(b"GET /a%2Fb?c=d&&e", b"POST /other"), first)
+    assert first is not None
+    assert second is not None
+    assert second.block is first.block
+    assert (second.method, second.path, second.query, second.entries) == ("POST", "/other", "", first.entries)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Host: h:80\r\nx-B: 1\r\nAccept:\ttext/x \r\nEmpty:\r\nMore: 1\r\n",
+        b"Host: h:80\r\nx-B: 1\r\nAccept:\ttext/x \r\n",
+        b"Host: h:80\r\nx-B: 2\r\nAccept:\ttext/x \r\nEmpty:\r\n",
+        b"Host: h:80\r\nx-b: 1\r\nAccept:\ttext/x \r\nEmpty:\r\n",
+        b"Host: h:80\r\nContent-Length: 3\r\n",
+        b"Host: h:80\r\nTransfer-Encoding: chunked\r\n",
+        b"x-B: 1\r\n",
+        b"",
+    ],
+)
+def test_a_header_that_differs_in_anything_is_read(header: bytes) -> None:
+    line = b"GET /a%2Fb?c=d&&e HTTP/1.1\r\n"
+    assert shown(again(line + header, quick(HEAD))) == shown(quick(line + header))
+
+
 PIECES = [b"GET", b"POST", b" ", b"/", b"a", b"HTTP/1.1", b"\r\n", b"\n", b"\r", b"\0", b":", b"\t", b",", b"\xff", b"?", b"%41", b"="]
 PIECES += [b"Host", b"Host: h\r\n", b"X: 1\r\n", b"X: 2\r\n", b"X_: 1\r\n"]
 PIECES += [b"Content-Length: 1\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n"]
@@ -172,3 +205,6 @@ def test_whatever_is_spliced_in_it_takes_nothing_that_gunicorn_reads_otherwise(p
     found = QuickHeads(8190, 100, 8190).parse(data, end) if end > 0 else None
     if found is not None:
         assert shown(found) == shown(slow(data[: end + 2]))
+    before = quick(plain)
+    after = QuickHeads(8190, 100, 8190).parse(data, end, before.block if before is not None else None) if end > 0 else None
+    assert shown(after) == shown(found)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from gwproxy.settings import Settings
-from gwproxy.stream import stream_of
+from gwproxy.stream import Stream, stream_of
 from gwproxy.worker.reader import ClientReader
 
 REQUEST = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -118,7 +118,7 @@ def test_B04_a_client_that_does_not_read_is_cut(counted, wait_until):
     assert "Traceback" not in counted.log()
 
 
-class Clock:
+class Clock(Stream):
     """A stream whose pieces take time to come, and a clock that knows."""
 
     def __init__(self, *pieces):

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from gwproxy.errors import TEXTS
-from gwproxy.http.headers import Headers
+from gwproxy.http.headers import Headers, Shared, field
 from gwproxy.worker.response import Response, refusal
 
 STATUS = "200 OK"
@@ -83,6 +83,41 @@ def test_B03_a_408_is_the_last_on_its_connection(checked):
     response.pump([b"late"] if not checked else Whole(b"late"))
     assert "Connection: close" in head_of(sends)
     assert response.keep is False
+
+
+CHANGES = {
+    "nothing": lambda headers: None,
+    "one more": lambda headers: headers.add("X-B", "2"),
+    "one less": lambda headers: headers.remove("X-A"),
+    "another value": lambda headers: headers.__setitem__("X-A", "2"),
+    "a date": lambda headers: headers.__setitem__("Date", "Thu, 01 Jan 1970 00:00:00 GMT"),
+    "no date": lambda headers: headers.remove("Date"),
+    "a length": lambda headers: headers.__setitem__("Content-Length", "4"),
+    "two lengths": lambda headers: headers.add("Content-Length", "4"),
+    "no length": lambda headers: headers.remove("Content-Length"),
+    "a connection": lambda headers: headers.add("Connection", "close"),
+}
+FIELDS = [("X-A", "1"), ("Date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("Content-Length", "4"), ("x-a", "3")]
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("body", [b"body", b"other"])
+@pytest.mark.parametrize("fields", [FIELDS, FIELDS[:1], FIELDS[2:]], ids=["all", "undated", "length first"])
+def test_a_head_that_came_before_leaves_as_any_other(fields, change, body, monkeypatch):
+    monkeypatch.setattr("gwproxy.worker.response.time.time", lambda: 1.0)
+    made = [field(name, value) for name, value in fields]
+    left = []
+    for headers in (Headers.sharing(Shared(made)), Headers.adopt(made.copy())):
+        change(headers)
+        sends = []
+        response = Response(sends.append, head_only=False, http11=True, may_keep=lambda: True)
+        response.start_checked(200, headers)
+        try:
+            response.pump(Whole(body))
+        except ValueError as error:
+            sends.append(str(error))
+        left.append((sends, response.keep, response.complete))
+    assert left[0] == left[1]
 
 
 class Whole(list):
