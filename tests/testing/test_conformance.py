@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 import textwrap
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 
@@ -126,6 +128,20 @@ def test_what_is_built_in_passes(name: str) -> None:
     report = conform(type(plugin), SAMPLES.get(name), budget_us=5_000, hold_ms=200)  # a busy machine is no finding
     assert report.findings == []
     assert report.requests > 250
+
+
+def test_what_was_garbage_before_is_not_taken_for_a_write(make: Callable[..., type[Plugin]]) -> None:
+    kind = make(pre="'Accept' in ctx.request.headers or __import__('gc').collect(0)")
+    gc.disable()
+    try:
+        circle = kind()
+        vars(circle)["itself"] = circle
+        vars(sys.modules[kind.__module__])["held"] = WeakValueDictionary({"one": circle})
+        del circle
+        report = conform(kind, budget_us=5_000, hold_ms=200)
+    finally:
+        gc.enable()
+    assert report.findings == []
 
 
 def test_a_good_one_passes(make: Callable[..., type[Plugin]]) -> None:
