@@ -79,7 +79,7 @@ def document(sides: dict[str, str], service: ScriptedService) -> dict[str, Any]:
         "outage": scripted(retries={"attempts": 4, "on": ["503"], "budget": {"share": 0.2, "min_per_second": 0.1}}),
         "later": scripted(retries={"attempts": 4, "on": ["503"]}),
         "reset": scripted(retries={"attempts": 3, "on": ["reset"]}),
-        "circuit": scripted(breaker={"failures": 3, "window": 60, "open_for": 1.5}),
+        "circuit": scripted(breaker={"failures": 3, "window": 60, "open_for": 3}),
         "shut": scripted(breaker={"failures": 2, "open_for": 300}),
         "adaptive": scripted(concurrency={"limit": 200, "queue": 0, "adaptive": {"min": 2, "initial": 100, "interval": 0.1}}),
     }
@@ -311,10 +311,12 @@ def test_R16_what_may_have_been_acted_upon_is_sent_once(gateway: GatewayProcess,
 
 def test_an_open_circuit_asks_nobody_and_one_probe_closes_it(gateway: GatewayProcess, empty: ScriptedService) -> None:
     empty.on("/circuit", BUSY)
-    assert [gateway.get("/circuit").status_code for _ in range(3)] == [503] * 3
-    opened = time.monotonic()
+    assert [gateway.get("/circuit").status_code for _ in range(2)] == [503] * 2
+    before = time.monotonic()  # the third failure opens it, and its answer may come here a while later
+    assert gateway.get("/circuit").status_code == 503
     refused = gateway.get("/circuit")
-    assert (refused.status_code, refused.json(), refused.headers["Retry-After"]) == (503, {"error": "Service Unavailable"}, "2")
+    assert (refused.status_code, refused.json()) == (503, {"error": "Service Unavailable"})
+    assert refused.headers["Retry-After"] in {"1", "2", "3"}  # what is left of it, rounded up
     assert empty.requests.qsize() == 3
     arrived, go = threading.Event(), threading.Event()
 
@@ -332,7 +334,7 @@ def test_an_open_circuit_asks_nobody_and_one_probe_closes_it(gateway: GatewayPro
 
         probing = pool.submit(probe)
         assert arrived.wait(20)
-        assert time.monotonic() - opened >= 1.5, "not before"
+        assert time.monotonic() - before >= 3, "not before"
         assert {gateway.get("/circuit").status_code for _ in range(5)} == {503}, "the probe is alone"
         assert empty.requests.qsize() == 4
         go.set()
