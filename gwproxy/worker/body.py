@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -55,11 +56,11 @@ class Body(io.RawIOBase):
 
     def __init__(self, request: Request | QuickHead, reader: ClientReader, send_continue: Callable[[], None]) -> None:
         self._reader = reader
-        self._pieces = request.pieces
+        self._pieces: Iterator[bytes] | None = request.pieces()
         self._left = request.length or 0
         self._spare = b""
         self._send_continue = send_continue if request.awaits_continue else None
-        self._error: GatewayError | None = None
+        self._failure: Callable[[], GatewayError] | None = None  # not an error that was raised: its traceback would keep all of this
         self.ended = False
         reader.expect_body()
 
@@ -68,7 +69,7 @@ class Body(io.RawIOBase):
         """Whether what is unread may turn out short enough for :meth:`drain`."""
         if self.ended:
             return True
-        return self._error is None and self._send_continue is None and self._left <= DRAIN_BYTES
+        return self._failure is None and self._send_continue is None and self._left <= DRAIN_BYTES
 
     def readable(self) -> bool:
         """Answer yes: it is a stream to read from."""
@@ -84,8 +85,8 @@ class Body(io.RawIOBase):
         """Return up to ``size`` bytes, at least one before the end; everything if ``size`` is None or negative."""
         if size is None or size < 0:
             return b"".join(iter(lambda: self.read(_PIECE), b""))
-        if self._error is not None:
-            raise self._error
+        if self._failure is not None:
+            raise self._failure()
         if self.ended or size == 0:
             return b""
         if self._send_continue is not None:
@@ -94,15 +95,15 @@ class Body(io.RawIOBase):
         try:
             return self._sized(size) if self._pieces is None else self._chunked(size)
         except TimeoutError:
-            self._error = RequestTimeout("body")
+            self._failure = partial(RequestTimeout, "body")
         except OSError as error:
-            self._error = ClientGone(type(error).__name__)
+            self._failure = partial(ClientGone, type(error).__name__)
         except ParseException as error:
-            self._error = BadRequest(type(error).__name__)
+            self._failure = partial(BadRequest, type(error).__name__)
         except BaseException:  # its generator is over: a later read would take that for the body's end
-            self._error = ClientGone("the body was given up while it was read")
+            self._failure = partial(ClientGone, "the body was given up while it was read")
             raise
-        raise self._error
+        raise self._failure()
 
     def watching(self, fileno: int, meanwhile: Callable[[], None], until: float | None) -> AbstractContextManager[None]:
         """Within this, whoever waits for the body waits for ``fileno``, too.

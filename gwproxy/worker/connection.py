@@ -36,6 +36,21 @@ LINGER_BYTES = 8 * 1024 * 1024
 _RESET = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
+def _send_nothing(data: bytes) -> None:
+    raise ClientGone("closed")
+
+
+def _keep_nothing() -> bool:
+    return False
+
+
+def _over() -> Response:
+    """Return what a closed connection has for a response: one that has begun, so that there can be no other."""
+    response = Response(_send_nothing, head_only=False, http11=True, may_keep=_keep_nothing)
+    response.begun = True
+    return response
+
+
 @dataclass(slots=True)
 class Service:
     """What all connections of a worker share.
@@ -336,6 +351,13 @@ class Connection:
             elif self._linger:
                 self._linger_on()
         self._sock.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Forget what refers back to this: it is freed now, and not by a collection, which a busy worker puts off."""
+        self._send_it, self._may_keep_it = _send_nothing, _keep_nothing
+        self._environs = Environs(self._base)
+        self._body, self._response = None, _over()
 
     def _linger_on(self) -> None:
         """Wait for the client to close: closing with bytes unread would reset away the response before it is read."""

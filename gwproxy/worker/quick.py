@@ -153,7 +153,6 @@ class QuickHead:
 
     http11 = True
     awaits_continue = False
-    pieces = None
     dropped = 0
 
     def __init__(self, line: RequestLine, block: Block) -> None:
@@ -166,6 +165,9 @@ class QuickHead:
         self.folded = block.folded
         self.close = block.close
         self.length = block.length
+
+    def pieces(self) -> None:
+        """Return None: its body is not chunked."""
 
 
 class QuickHeads:

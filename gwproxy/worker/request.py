@@ -96,10 +96,10 @@ class Request(message.Request):  # type: ignore[misc]
     :ivar close: the connection is to be closed after this request.
     :ivar awaits_continue: the body comes only after a ``100 Continue``.
     :ivar length: of the body in bytes; None if it is chunked.
-    :ivar pieces: a chunked body, piece by piece; None if it is not chunked.
     """
 
     method: str
+    body: Any  # of gunicorn: None, once it has decided
     uri: str
     path: str
     query: str
@@ -133,6 +133,16 @@ class Request(message.Request):  # type: ignore[misc]
                     self._pairs.append((name, value.strip(" \t")))
         return validated
 
+    def pieces(self) -> Iterator[bytes] | None:
+        """Return a chunked body, piece by piece, to be read once; None if it is not chunked."""
+        if self.length is not None:
+            return None
+        chunks = _Chunks(self, self.unreader)
+        # Gunicorn's reader and its generator refer to each other: until a collection they would keep the connection that they read.
+        pieces: Iterator[bytes] = chunks.parser
+        chunks.parser = None
+        return pieces
+
     def set_body_reader(self) -> None:
         """Let gunicorn decide on the framing, then apply the rules of :mod:`~gwproxy.worker.fields`."""
         super().set_body_reader()
@@ -142,7 +152,9 @@ class Request(message.Request):  # type: ignore[misc]
         self.close = self.method in ("CONNECT", "TRACE") or wants_close(self.folded, http11=self.http11)
         body = self.body.reader
         self.length: int | None = body.length if isinstance(body, LengthReader) else None
-        self.pieces: Iterator[bytes] | None = None if isinstance(body, LengthReader) else _Chunks(self, self.unreader).parser
+        if self.length is None:
+            body.parser = None  # as in pieces()
+        self.body = None
         self.awaits_continue: bool = self._expected_100_continue and self.length != 0
         if self.length is not None:
             if self.length > _LONGEST_BODY:

@@ -176,7 +176,10 @@ class Head:
 
     def __init__(self, reader, length):
         self.length = length
-        self.pieces = None if length is not None else ChunkedReader(self, reader).parser
+        self.reader = reader
+
+    def pieces(self):
+        return None if self.length is not None else ChunkedReader(self, self.reader).parser
 
 
 class Pieces(Stream):
