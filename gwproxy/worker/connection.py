@@ -82,6 +82,8 @@ class Connection:
 
     :param base: the environment keys of its listener.
     :param peer: the address of the other end, as ``accept`` gave it.
+
+    :ivar fresh: whether no request has come on it yet.
     """
 
     __slots__ = (
@@ -100,6 +102,7 @@ class Connection:
         "_service",
         "_sock",
         "_stream",
+        "fresh",
     )
 
     _request: Request | QuickHead
@@ -115,6 +118,7 @@ class Connection:
         self._patience: float = service.settings.write_timeout
         self._body: Body | None = None
         self._linger = self._reset = False
+        self.fresh = True
         self._environs = Environs(base)
         self._send_it: Callable[[bytes], None] = self._send  # PERF: bound once, for all responses
         self._may_keep_it: Callable[[], bool] = self._may_keep
@@ -211,6 +215,7 @@ class Connection:
             self._service.worn_out()
         if request.dropped:
             self._service.tally.add("headers_dropped", count=request.dropped)
+        self.fresh = False
         self._request = request
         self._body = None if request.length == 0 else Body(request, self._reader, self._send_continue)
         response = self._response = Response(

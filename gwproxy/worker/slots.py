@@ -16,6 +16,8 @@ from gwproxy.worker.standing import Standing
 
 #: A connection idle for less than this many seconds may have a request on its way: it is not ended before.
 IDLE_GRACE_SECONDS = 0.5
+#: The same for one that has brought none yet, while the worker drains: whoever has just been accepted was promised an answer.
+FIRST_GRACE_SECONDS = 3.0
 
 
 class Slots:
@@ -60,9 +62,11 @@ class Slots:
         return bool(idle)
 
     def wake_idle(self) -> None:
-        """End every connection on which nothing is under way."""
-        for _, _, connection in self._idle():
-            connection.wake()
+        """End every connection on which nothing is under way, or about to be."""
+        accepted = monotonic() - FIRST_GRACE_SECONDS
+        for since, _, connection in self._idle():
+            if not connection.fresh or since <= accepted:
+                connection.wake()
 
     def _full(self) -> bool:
         """Whether a connection that waits has to go on waiting: until a slot is free, nothing is accepted then."""

@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 from gevent import monkey
 from gevent.server import StreamServer
+from gevent.socket import socket as GeventSocket  # noqa: N812 - a class
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -249,17 +250,20 @@ class GatewayWorker(GeventWorker):  # type: ignore[misc]
     def _stop_listening(self, server: StreamServer) -> None:
         """Take what waits in the backlog (if the whole gateway stops, nobody else will), and close the listener.
 
-        In one breath: what the kernel accepts between the last look and the close is reset.
+        In one breath, and by nothing of gevent's: what the kernel accepts between the last look and the close is reset.
         """
         server.stop_accepting()
-        waiting: list[Any] = []
-        room = min(self.cfg.backlog, self._slots.pool.free_count())
+        listening = server.socket
+        family, kind, proto, room = listening.family, listening.type, listening.proto, min(self.cfg.backlog, self._slots.pool.free_count())
+        waiting: list[tuple[Any, Any]] = []
+        listener = monkey.get_original("socket", "socket")(family, kind, proto, listening.detach())
+        listener.setblocking(False)
         with contextlib.suppress(OSError):
-            while len(waiting) < room and (accepted := server.do_read()):
-                waiting.append(accepted)
-        server.socket.close()
-        for accepted in waiting:
-            server.do_handle(*accepted)
+            while len(waiting) < room:
+                waiting.append(listener.accept())
+        listener.close()
+        for accepted, address in waiting:
+            server.do_handle(GeventSocket(family, kind, proto, fileno=accepted.detach()), address)
         server.close()
 
     def _tell_app(self, event: str, limit: float | None = None) -> None:

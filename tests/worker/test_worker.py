@@ -209,6 +209,19 @@ def test_a_request_on_its_way_to_a_draining_worker_is_served(gunicorn, wait_unti
         assert busy.reply().status == 200
 
 
+def test_a_first_request_on_its_way_to_a_draining_worker_is_served(gunicorn, wait_until):
+    """Whoever was accepted last may be slow to send; a connection that has been served is not waited for as long."""
+    gateway = gunicorn()
+    with gateway.client() as busy, gateway.client() as fresh, gateway.client() as idle:
+        busy.send(REQUEST % b"/gated")
+        idle.get("/echo")  # the one before it is accepted by now
+        gateway.signal(signal.SIGTERM)
+        assert idle.closed()
+        assert fresh.get("/echo")["Connection"] == "close"
+        gateway.gate.touch()
+        assert busy.reply().status == 200
+
+
 def test_V11_what_outlives_graceful_timeout_is_cut_and_never_looks_complete(gunicorn):
     gateway = gunicorn("--graceful-timeout", "1")
     with gateway.client() as chunked, gateway.client() as plain:
