@@ -146,6 +146,7 @@ def finish(ctx: Context, outcome: Outcome) -> None:
     for number, function in enumerate(ctx.finishers):
         step = ctx._finisher_steps[number] if number < len(ctx._finisher_steps) else None
         _finish(step if isinstance(step, Step) else _NOBODY, ctx, function, outcome)
+    ctx._finishers = None  # most refer to the context: it is freed now, and not by a collection
     untimed(ctx._timed)
 
 

@@ -47,7 +47,7 @@ class Ingress:
         except BadRequest as error:
             request = _request(environ, peer, Headers(), "/")
             _show(request, raw)
-            return request, ident, error
+            return request, ident, error.with_traceback(None)  # which would keep all of this, and be kept by it
         forwarded, host, upgrade = stripped.forwarded, stripped.host, stripped.upgrade
         request = _request(environ, peer, stripped.headers if known is None else stripped.copied(), "/")
         if self._trusted and is_trusted(peer, self._trusted):
@@ -60,7 +60,7 @@ class Ingress:
             _fill(request, environ, raw, host, upgrade)
         except HttpError as error:
             _show(request, raw)
-            return request, ident, error
+            return request, ident, error.with_traceback(None)
         return request, ident, None
 
 

@@ -255,22 +255,15 @@ def _framed(modern: bool, status: int, fields: list[Field], hop: list[Field], le
     )
 
 
-class Dechunker:
-    """Decodes one chunked body; trailers and extensions are checked and dropped. Keeps nothing between two calls.
+class _Chunks:
+    """What llhttp says of one chunked body: by itself, because the parser refers to whom it tells."""
 
-    :ivar ended: whether the body is complete.
-    :ivar excess: whether bytes came after its end.
-    """
-
-    __slots__ = ("_parser", "_parts", "ended", "excess", "on_body")
+    __slots__ = ("ended", "on_body", "parts")
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self.parts: list[bytes] = []
         self.ended = False
-        self.excess = False
-        self.on_body = self._parts.append
-        self._parser = httptools.HttpResponseParser(self)
-        self._parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        self.on_body = self.parts.append
 
     def on_message_begin(self) -> None:
         """Called by the parser: at the start, and for whatever follows the end, which it must not take for a message."""
@@ -281,18 +274,37 @@ class Dechunker:
         """Called by the parser at the end."""
         self.ended = True
 
+
+class Dechunker:
+    """Decodes one chunked body; trailers and extensions are checked and dropped. Keeps nothing between two calls.
+
+    :ivar ended: whether the body is complete.
+    :ivar excess: whether bytes came after its end.
+    """
+
+    __slots__ = ("_chunks", "_parser", "ended", "excess")
+
+    def __init__(self) -> None:
+        self._chunks = _Chunks()
+        self.ended = False
+        self.excess = False
+        self._parser = httptools.HttpResponseParser(self._chunks)
+        self._parser.feed_data(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+
     def feed(self, data: bytes) -> bytes:
         """Return what ``data`` holds of the body; may be nothing.
 
         :raises Malformed: it is not chunked coding.
         """
+        chunks = self._chunks
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            if not self.ended:
+            if not chunks.ended:
                 raise Malformed(f"chunked coding: {error}") from None
             self.excess = True
-        parts = self._parts
+        self.ended = chunks.ended
+        parts = chunks.parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         return body
