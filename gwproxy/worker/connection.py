@@ -349,14 +349,16 @@ class Connection:
             raise ClientGone(type(error).__name__) from None
 
     def _close(self) -> None:
-        self._stream.close()
-        with contextlib.suppress(OSError):
-            if self._reset:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            elif self._linger:
-                self._linger_on()
-        self._sock.close()
-        self._let_go()
+        try:
+            self._stream.close()
+            with contextlib.suppress(OSError):
+                if self._reset:
+                    self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                elif self._linger:
+                    self._linger_on()
+        finally:  # the greenlet may be killed while it lingers
+            self._let_go()
+            self._sock.close()
 
     def _let_go(self) -> None:
         """Forget what refers back to this: it is freed now, and not by a collection, which a busy worker puts off."""

@@ -6,6 +6,8 @@ import dataclasses
 import gc
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import repeat
 from typing import Any
 
 import gevent
@@ -61,6 +63,8 @@ def app(environ: dict[str, Any], start: Callable[..., object]) -> Iterable[bytes
         sock.sendall(b"mine")
         return ()
     start("200 OK", [("Content-Type", "text/plain")])
+    if path == "/endless":
+        return repeat(b"more")
     return _late() if path == "/late" else [b"" if path == "/deaf" else environ["wsgi.input"].read() or b"empty"]
 
 
@@ -87,31 +91,42 @@ def service(request: pytest.FixtureRequest) -> Service:
     )
 
 
-def play(service: Service, sent: bytes, *, stays: bool = False) -> bytes:
-    """Serve one connection of a client that sends this and no more; return what it gets.
-
-    :param stays: whether it says that there is no more only when the answer begins.
-    """
+@contextmanager
+def served(service: Service) -> Iterator[tuple[Any, Any]]:
+    """Serve one connection: yield its client's socket, and the greenlet, for which this waits in the end."""
     ours, theirs = gevent_socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     connection = Connection(service, listener_environ(Config(), ("127.0.0.1", 80)), ours, ("127.0.0.1", 1))
     serving = gevent.spawn(connection.serve)
+    del connection
     with theirs:
         theirs.settimeout(20)
-        theirs.sendall(sent)
-        got = theirs.recv(65536) if stays else b""
-        theirs.shutdown(socket.SHUT_WR)
-        got += b"".join(iter(lambda: theirs.recv(65536), b""))
+        yield theirs, serving
     serving.get(timeout=20)
-    return got
 
 
-def check_nothing_waits(service: Service, sent: bytes, begins: bytes, *, stays: bool = False) -> None:
+def rest(client: Any) -> bytes:
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def play(service: Service, sent: bytes, *, stays: bool = False) -> bytes:
+    """Return what a client gets that sends this and no more.
+
+    :param stays: whether it says that there is no more only when the answer begins.
+    """
+    with served(service) as (client, _):
+        client.sendall(sent)
+        got = client.recv(65536) if stays else b""
+        client.shutdown(socket.SHUT_WR)
+        return bytes(got + rest(client))
+
+
+def check_nothing_waits(act: Callable[[], bytes], begins: bytes) -> None:
     for _ in range(2):  # what is made once is made
-        play(service, sent, stays=stays)
+        act()
     gc.collect()
     gc.disable()
     try:
-        assert play(service, sent, stays=stays).startswith(begins)
+        assert act().startswith(begins)
         gevent.sleep(0)  # greenlets that have ended leave the hub's turn
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
@@ -125,7 +140,36 @@ def check_nothing_waits(service: Service, sent: bytes, begins: bytes, *, stays: 
 
 @pytest.mark.parametrize("kind", SENT)
 def test_nothing_of_a_connection_waits_for_a_collection(service: Service, kind: str) -> None:
-    check_nothing_waits(service, *SENT[kind])
+    sent, begins = SENT[kind]
+    check_nothing_waits(lambda: play(service, sent), begins)
+
+
+def idle(service: Service) -> bytes:
+    """The client waits until the gateway has had enough."""
+    with served(dataclasses.replace(service, keepalive=0.02)) as (client, _):
+        client.sendall(PLAIN)
+        return rest(client)
+
+
+def gone(service: Service) -> bytes:
+    """The client leaves in the midst of a response."""
+    with served(service) as (client, _):
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        return bytes(client.recv(65536))
+
+
+def killed(service: Service) -> bytes:
+    """The worker ends while it waits for a client that was refused to read that."""
+    with served(service) as (client, serving):
+        client.sendall(b"nonsense\r\n\r\n")
+        got = rest(client)
+        serving.kill()
+        return got
+
+
+@pytest.mark.parametrize(("act", "begins"), [(idle, b"HTTP/1.1 200"), (gone, b"HTTP/1.1 200"), (killed, b"HTTP/1.1 400")])
+def test_nor_of_one_that_ends_otherwise(service: Service, act: Callable[[Service], bytes], begins: bytes) -> None:
+    check_nothing_waits(lambda: act(service), begins)
 
 
 # ---- through the whole gateway
@@ -220,4 +264,5 @@ def behind(request: pytest.FixtureRequest, service: Service) -> Iterator[Service
 
 @pytest.mark.parametrize("kind", ASKED)
 def test_nothing_of_a_request_waits_for_a_collection(behind: Service, kind: str) -> None:
-    check_nothing_waits(behind, *ASKED[kind], stays=True)
+    sent, begins = ASKED[kind]
+    check_nothing_waits(lambda: play(behind, sent, stays=True), begins)
