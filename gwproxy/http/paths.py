@@ -17,7 +17,7 @@ _ABSOLUTE = re.compile(r"https?://([^/?]*)([^?]*)\??(.*)", re.IGNORECASE)
 
 _REFUSED = r"\x00-\x20\x7f-\U0010ffff?#\\"
 # A path that is canonical already, and the most paths are. Segments with a leading dot and escapes take the long way.
-_ORDINARY = re.compile(rf"/(?:[^./%{_REFUSED}][^/%{_REFUSED}]*+(?:/|\Z))*+")
+_ORDINARY = re.compile(rf"/(?:[^./%{_REFUSED}][^/%{_REFUSED}]*+(?:/|\Z))*")
 _NEVER = re.compile(rf"[{_REFUSED}]")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})?")
 _SLASHES = re.compile(r"//+")

@@ -28,7 +28,8 @@ MOST_BYTES = 128 * 1024
 _METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _TARGET: Final = re.compile(rb"/[!\"$-~]*+")
 # RFC 9112 section 5 without what parsers differ on: no space around the name, no control character in the value.
-_LINE = re.compile(rb"([!#$%&'*+\-.^`|~0-9A-Za-z]++):[ \t]*+((?:[\x21-\x7e\x80-\xff]++(?:[ \t]++(?=[\x21-\x7e\x80-\xff]))?+)*+)[ \t]*+")
+# Here and elsewhere, only single characters are repeated possessively: before Python 3.11.5 groups match what they should not.
+_LINE = re.compile(rb"([!#$%&'*+\-.^`|~0-9A-Za-z]++):([\t\x20-\x7e\x80-\xff]*+)")
 _LENGTH = re.compile(r"[0-9]{1,18}")
 
 # What frames a message or takes more than one line to understand.
@@ -65,7 +66,7 @@ class Lines(dict[bytes, Line | None]):
         match = _LINE.fullmatch(line)
         if match is None:
             return None
-        name, value = match[1].decode("latin-1"), match[2].decode("latin-1")
+        name, value = match[1].decode("latin-1"), match[2].strip(b" \t").decode("latin-1")
         key = name.lower()
         if key in _NOT_HERE or (key == "host" and not HOST.fullmatch(value)) or (key == "origin" and ("," in value or " " in value)):
             return None
