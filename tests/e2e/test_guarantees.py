@@ -119,7 +119,7 @@ def test_redis_restarted_in_the_middle_of_a_rollout_delays_it(gateways: Gateways
 
 
 def test_redis_frozen_in_the_middle_of_a_rollout_is_what_is_told_and_all_run_it_in_the_end(gateways: Gateways) -> None:
-    with Traffic(gateways.each[1:]) as traffic, gateways.rollout("--timeout", "2") as (command, number):
+    with Traffic(gateways.each[1:]) as traffic, gateways.rollout("--timeout", "8") as (command, number):
         signalled(gateways, signal.SIGSTOP)
         try:
             traffic.goes_on()
