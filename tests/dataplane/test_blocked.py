@@ -43,9 +43,9 @@ class Spinning(Plugin):
 
 
 def said(code: str, *, patched: bool = True) -> str:
-    """Run code in a process of its own, patched as a worker's; return what it printed and logged."""
+    """Run code in a process of its own, patched as a worker's; return what it printed and logged, in that order."""
     full = PREPARE.replace("PATCHED", str(patched)) + textwrap.dedent(code)
-    done = subprocess.run([sys.executable, "-c", full], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-u", "-c", full], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
