@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.process import Child, free_port
+from harness.process import Child, free_port, stop_rest
 from harness.upstream import Upstream
 
 HERE = Path(__file__).resolve().parent.parent
@@ -52,6 +52,7 @@ class Bench:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._children.close()
+        stop_rest()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def place(self, name: str) -> Path:

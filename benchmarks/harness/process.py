@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -9,12 +10,14 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 _PR_SET_PDEATHSIG = 1
+_ENDS = {signal.SIGINT, signal.SIGTERM}
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -57,7 +60,8 @@ class Usage:
 class Child:
     """A process in a session of its own, with its output in a file.
 
-    It gets SIGTERM when this process ends, however that ends, and :meth:`stop` ends its whole session.
+    It gets SIGTERM when this process ends, however that ends, and :meth:`stop` ends its whole session. One that is interrupted before it
+    can be left to anybody is stopped by :func:`stop_rest`.
 
     :param cores: that it and its descendants may run on.
     """
@@ -71,18 +75,24 @@ class Child:
         def arrange() -> None:
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             os.sched_setaffinity(0, allowed)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(  # with preexec_fn: this process has one thread when it starts children
-                command,
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **(env or {})},
-                cwd=cwd,
-                start_new_session=True,
-                preexec_fn=arrange,
-            )
-        self.pid = self._process.pid
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)  # an interrupt waits until it is known what was started
+        try:
+            with log.open("ab") as output:
+                self._process = subprocess.Popen(  # with preexec_fn: this process has one thread when it starts children
+                    command,
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **(env or {})},
+                    cwd=cwd,
+                    start_new_session=True,
+                    preexec_fn=arrange,
+                )
+            self.pid = self._process.pid
+            _running.add(self)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def __enter__(self) -> Self:
         return self
@@ -124,11 +134,13 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        for pid, _ in _session(self.pid):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        deadline = time.monotonic() + within
+        while (rest := _session(self.pid)) and time.monotonic() < deadline:  # what is killed is there for a while yet
+            for pid, _ in rest:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.005)
+        _running.discard(self)
 
     def usage(self) -> Usage:
         """Return what its whole session uses."""
@@ -145,6 +157,16 @@ class Child:
     def workers(self) -> list[int]:
         """Return its direct children."""
         return [pid for pid, stat in _session(self.pid) if int(stat[1]) == self.pid]
+
+
+_running: set[Child] = set()
+
+
+@atexit.register
+def stop_rest() -> None:
+    """Stop what an interrupt has left running."""
+    for child in tuple(_running):
+        child.stop()
 
 
 def _session(leader: int) -> list[tuple[int, list[str]]]:
